@@ -1,0 +1,68 @@
+# Every target does its own set-up: on a fresh machine only Python >= 3.11, make and git are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Hash-pinned; nothing here or in the requirements names a package index, so whatever pip is set up with is used.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help run test verify smoke lint format bench chaos clean setup-local setup-dev requirements
+
+help:
+	@echo "make run      the whole system in the foreground, with sample traffic (Ctrl-C stops it)"
+	@echo "make test     core tests on real servers"
+	@echo "make smoke    one event across every hop, then stop"
+	@echo "make lint     ruff, mypy --strict, import rules, house rules"
+	@echo "make verify   lint, all tests, the long crash rounds (by hand, before something is called done)"
+
+run: setup-local
+	@exec $(BIN)/triggers dev --samples
+
+smoke: setup-local
+	@$(BIN)/triggers smoke
+
+test: setup-dev
+	@$(BIN)/pytest -q -m "not verify" --durations=10
+
+verify: lint
+	@$(BIN)/pytest -q --durations=20
+
+lint: setup-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+setup-local: $(VENV)/.local
+setup-dev: $(VENV)/.dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@echo "making the virtual environment ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.local: requirements/local.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing what the system needs (once) ..."
+	@$(PIP_INSTALL) --require-hashes -r requirements/local.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing what tests and linters need (once) ..."
+	@$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.local
+
+# Resolve the pins again after a change of pyproject.toml. No index line is written.
+COMPILE := $(BIN)/pip-compile --quiet --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate \
+	--allow-unsafe --strip-extras --generate-hashes
+requirements: setup-dev
+	$(COMPILE) --extra local --extra dev -o requirements/dev.txt pyproject.toml
+	$(COMPILE) -c requirements/dev.txt --extra local -o requirements/local.txt pyproject.toml
+	$(COMPILE) -c requirements/dev.txt -o requirements/runtime.txt pyproject.toml
+
+clean:
+	rm -rf .triggers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

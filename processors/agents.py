@@ -1,0 +1,190 @@
+"""The Faust agents: they carry records to decisions and effects out again, and decide nothing.
+
+The bodies never raise: an exception that left one would acknowledge the event and lose it. What cannot be handled ends the process, and
+the restart repeats from the last commit. Events are acknowledged by hand (`noack`), because a stream closed in the middle of a batch
+would acknowledge it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiokafka import ConsumerRecord
+from faust.types import TP
+
+from processors.dedup import LOST, Decision, Marker, Touched, check_place, decide, duplicate_of, marker_of
+from processors.outputs import Outputs
+from processors.tables import MarkerTable, Session
+from processors.transport import Batch, Consumer
+from runtime.crashpoints import reach
+from runtime.lifecycle import die
+from runtime.metrics import DEDUP_DECISIONS, REJECTED
+from runtime.telemetry import event_line, event_lines_on
+from schemas import codec
+from schemas.codec import (
+    HEADER_REJECTED_DETAIL,
+    HEADER_REJECTED_OFFSET,
+    HEADER_REJECTED_PARTITION,
+    HEADER_REJECTED_REASON,
+    HEADER_REJECTED_TOPIC,
+    HEADER_REQUEST_ID,
+    HEADER_TRACEPARENT,
+    CodecError,
+)
+from schemas.events import Ingested
+from schemas.ids import EventId
+from schemas.keys import table_key
+from schemas.topics import EVENTS_ACCEPTED, EVENTS_DUPLICATES, EVENTS_REJECTED
+
+_DETAIL_BYTES_MAX: Final = 1_000
+
+BatchHandler = Callable[[TP, Batch, Callable[[], bool]], Awaitable[bool]]
+
+
+async def consume(app: Any, stream: Any, handle: BatchHandler) -> None:
+    """Body of every agent: hand each batch to `handle(partition, records, current)` and acknowledge it when it says True.
+
+    `current()` turns False when a rebalance has made the batch someone else's (or will deliver it again): it must then be left alone.
+    """
+    async for event in stream.noack().events():
+        message = event.message
+        generation = message.generation_id
+
+        def current(generation: Any = generation) -> bool:
+            return bool(app.consumer_generation_id == generation) and not app.should_stop
+
+        try:
+            done = current() and await handle(message.tp, event.value, current)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - any failure here must end the process, whatever it is
+            die(f"{app.conf.id}: {message.tp.topic}[{message.tp.partition}] up to offset {message.offset}: {error!r}")
+        if done and current():
+            await stream.ack(event)
+
+
+def reject(outputs: Outputs, tp: TP, record: ConsumerRecord, error: CodecError) -> None:
+    """Park a record that cannot be read in `events.rejected`: value and key as found, origin and reason in headers."""
+    headers = [
+        *record.headers,
+        (HEADER_REJECTED_TOPIC, tp.topic.encode()),
+        (HEADER_REJECTED_PARTITION, b"%d" % tp.partition),
+        (HEADER_REJECTED_OFFSET, b"%d" % record.offset),
+        (HEADER_REJECTED_REASON, error.reason.encode()),
+        (HEADER_REJECTED_DETAIL, error.detail.encode()[:_DETAIL_BYTES_MAX]),
+    ]
+    outputs.produce(EVENTS_REJECTED, record.value, record.key, tp.partition, headers=headers, timestamp_ms=max(record.timestamp, 0))
+    REJECTED.labels(tp.topic, error.reason).inc()
+    event_line(
+        "record.rejected", topic=tp.topic, partition=tp.partition, offset=record.offset, reason=error.reason, detail=error.detail[:200]
+    )
+
+
+class Dedup:
+    """The dedup agent of one worker."""
+
+    def __init__(self, app: Any, table: MarkerTable, outputs: Outputs, *, partitions: int, window_ms: int) -> None:
+        self._app = app
+        self._table = table
+        self._outputs = outputs
+        self._partitions = partitions
+        self._window_ms = window_ms
+        self._touched: defaultdict[int, Touched] = defaultdict(Touched)
+
+    async def run(self, stream: Any) -> None:
+        await consume(self._app, stream, self._batch)
+
+    async def _batch(self, tp: TP, batch: Batch, current: Callable[[], bool]) -> bool:
+        """Everything between two awaits happens at once as far as a rebalance can tell, so a batch is whole or abandoned at a commit."""
+        consumer: Consumer = self._app.consumer
+        touched = self._touched[tp.partition]
+        session = self._table.session(tp.partition)
+        for record in batch:
+            event = self._read(tp, record)
+            if event is None:
+                continue
+            if event.dedup_key is None:
+                self._forward(tp, record)
+                self._count(tp, record, event, "keyless", None)
+                continue
+            key = table_key(event.organization, event.mode, event.dedup_key)
+            mine = marker_of(event, tp.partition, record.offset, record.timestamp)
+            held = session.get(key)
+            decision = decide(held, mine, self._window_ms)
+            if decision == "first" and held is not None and touched.needs_commit(key, consumer.committed_past(tp)):
+                session.write()
+                del session  # its RocksDB handle must not outlive a revoke that happens while we wait
+                if not (await consumer.commit_before(tp, record.offset) and current()):
+                    return False
+                session = self._table.session(tp.partition)
+            touched.note(key, record.offset, consumer.committed_past(tp))
+            self._effect(session, tp, record, event, key, mine, held, decision)
+        session.write()
+        reach("dedup.after_write")
+        return True
+
+    def _read(self, tp: TP, record: ConsumerRecord) -> Ingested | None:
+        try:
+            event = codec.ingested.decode(record.value)
+            check_place(event, record.key, tp.partition, self._partitions)
+        except CodecError as error:
+            DEDUP_DECISIONS.labels("rejected").inc()
+            reject(self._outputs, tp, record, error)
+            return None
+        return event
+
+    def _effect(
+        self,
+        session: Session,
+        tp: TP,
+        record: ConsumerRecord,
+        event: Ingested,
+        key: bytes,
+        mine: Marker,
+        held: Marker | None,
+        decision: Decision,
+    ) -> None:
+        original = None
+        if decision in ("first", "redelivered"):
+            session.put(key, mine)
+            reach("dedup.after_put")
+            self._forward(tp, record)
+        elif held is not None and decision in LOST:
+            original = held.event_id
+            self._produce(EVENTS_DUPLICATES, tp, record, codec.encode(duplicate_of(event, mine, held, decision)))
+        self._count(tp, record, event, decision, original)
+
+    def _forward(self, tp: TP, record: ConsumerRecord) -> None:
+        self._produce(EVENTS_ACCEPTED, tp, record, codec.encode_accepted(record.value, record.offset, record.timestamp))
+        reach("dedup.after_send")
+
+    def _produce(self, topic: str, tp: TP, record: ConsumerRecord, value: bytes) -> None:
+        """Key, headers, partition and time are the ingested record's: an output is a pure function of it."""
+        self._outputs.produce(topic, value, record.key, tp.partition, headers=record.headers, timestamp_ms=record.timestamp)
+
+    @staticmethod
+    def _count(tp: TP, record: ConsumerRecord, event: Ingested, decision: str, original: EventId | None) -> None:
+        DEDUP_DECISIONS.labels(decision).inc()
+        if event_lines_on():
+            headers = dict(record.headers)
+            event_line(
+                "event.deduplicated",
+                decision=decision,
+                event_id=event.id,
+                organization=event.organization,
+                mode=event.mode,
+                type=event.type,
+                original_id=original,
+                partition=tp.partition,
+                ingested_offset=record.offset,
+                appended_at_ms=record.timestamp,
+                request_id=_text(headers.get(HEADER_REQUEST_ID)),
+                traceparent=_text(headers.get(HEADER_TRACEPARENT)),
+            )
+
+
+def _text(header: bytes | None) -> str:
+    return (header or b"").decode(errors="replace")

@@ -1,0 +1,96 @@
+"""The two Faust apps and how a process runs one: `dedup` and `project`.
+
+Faust is given no choices: no web server, no topics of its own, no leader topic, no standbys, static membership per worker slot, its own
+data folder per slot. Everything a worker must not go on after ends the process (see `runtime.lifecycle.die`); a supervisor restarts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import faust
+
+from processors.agents import Dedup
+from processors.outputs import Outputs
+from processors.tables import MarkerTable, declare
+from processors.transport import Batch, install
+from runtime.lifecycle import EXIT_FATAL, StallGuard, die
+from runtime.settings import Settings
+from runtime.telemetry import log
+from schemas.topics import DEDUP_APP, EVENTS_INGESTED
+
+_TICK_S: Final = 0.25
+_STOP_TIMEOUT_S: Final = 20.0
+#: Events (batches) waiting per agent: the rest waits at the broker.
+_QUEUED_BATCHES_MAX: Final = 16
+_FETCH_BYTES_MAX: Final = 4 << 20
+
+
+def make_app(app_id: str, settings: Settings, guard: StallGuard) -> tuple[Any, Outputs]:
+    """A Faust app with our transport. `app_id` is the consumer group."""
+    processor, kafka = settings.processor, settings.kafka
+    folder = processor.data_dir / f"{app_id}-{processor.slot}"
+    folder.mkdir(parents=True, exist_ok=True)  # Faust makes the last part only
+    app: Any = faust.App(
+        app_id,
+        broker=[f"kafka://{server}" for server in kafka.bootstrap_servers.split(",")],
+        autodiscover=False,
+        datadir=str(Path(folder).absolute()),
+        store="rocksdb://",
+        Table=MarkerTable,
+        value_serializer="raw",
+        key_serializer="raw",
+        cython_optimizations=True,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=kafka.partitions,
+        table_standby_replicas=0,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=_QUEUED_BATCHES_MAX,
+        broker_commit_interval=processor.commit_interval_s,
+        broker_session_timeout=kafka.session_timeout_s,
+        broker_heartbeat_interval=kafka.heartbeat_interval_s,
+        broker_request_timeout=max(30.0, kafka.session_timeout_s),
+        broker_max_poll_records=4 * processor.batch_size_max,
+        consumer_max_fetch_size=_FETCH_BYTES_MAX,
+        consumer_group_instance_id=f"{app_id}-{processor.slot}",
+        consumer_auto_offset_reset="earliest",
+    )
+    outputs = Outputs(kafka, processor, client_id=f"{app_id}-{processor.slot}")
+    install(app, processor, outputs, guard.check)
+    return app, outputs
+
+
+def dedup_app(settings: Settings, guard: StallGuard) -> Any:
+    """events.ingested → table `seen` → events.accepted, events.duplicates, events.rejected."""
+    app, outputs = make_app(DEDUP_APP, settings, guard)
+    table = declare(app, settings.kafka.partitions, outputs)
+    dedup = Dedup(app, table, outputs, partitions=settings.kafka.partitions, window_ms=int(settings.ingest.idempotency_window_s * 1000))
+    app.agent(app.topic(EVENTS_INGESTED, key_type=bytes, value_type=Batch, value_serializer="raw"), name="dedup", concurrency=1)(dedup.run)
+    return app
+
+
+async def run(app: Any, guard: StallGuard, stop: asyncio.Event) -> None:
+    """Run `app` until `stop` is set. A crash anywhere inside Faust ends the process."""
+    logging.getLogger("faust").setLevel(logging.WARNING)
+    logging.getLogger("mode").setLevel(logging.WARNING)
+    app.finalize()
+    await app.start()
+    log.info("processor.started", app=app.conf.id)
+    while not stop.is_set():
+        guard.beat()
+        if app.crashed or app.should_stop:
+            die(f"{app.conf.id} crashed: {app.crash_reason!r}", EXIT_FATAL)
+        try:
+            await asyncio.wait_for(stop.wait(), _TICK_S)
+        except TimeoutError:
+            continue
+    log.info("processor.stopping", app=app.conf.id)
+    try:
+        await asyncio.wait_for(app.stop(), _STOP_TIMEOUT_S)
+    except TimeoutError:
+        die(f"{app.conf.id} did not stop within {_STOP_TIMEOUT_S:g} s")

@@ -1,0 +1,93 @@
+"""How processes begin and end: waiting for servers with a limit, stop signals, and ending at once when going on would be wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from runtime.telemetry import log
+
+#: Exit statuses (after sysexits.h): a server never came; going on would lose or repeat work.
+EXIT_UNAVAILABLE: Final = 69
+EXIT_FATAL: Final = 70
+EXIT_STALLED: Final = 75
+
+_PROBE_PAUSE_S: Final = 0.2
+
+
+class Unavailable(RuntimeError):
+    """A server did not answer within the start-up limit."""
+
+
+def wait_for(name: str, probe: Callable[[], object], timeout_s: float) -> None:
+    """Call `probe` until it returns without raising. Raises `Unavailable` naming the server and its last error after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    told = False
+    while True:
+        try:
+            probe()
+        except Exception as error:  # any failure of a probe means "not yet"; the last one is reported
+            if time.monotonic() >= deadline:
+                raise Unavailable(f"{name} did not answer within {timeout_s:g} s: {error}") from error
+            if not told:
+                log.info("waiting", server=name, timeout_s=timeout_s, error=str(error))
+                told = True
+            time.sleep(_PROBE_PAUSE_S)
+        else:
+            return
+
+
+def die(reason: str, status: int = EXIT_FATAL) -> NoReturn:
+    """End the process at once. No unwinding: a clean stop would acknowledge and commit work that is not safe yet."""
+    log.critical("process.died", reason=reason, status=status)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+class StallGuard:
+    """Ends a process that was stopped (SIGSTOP, a suspended machine) longer than its group membership lasts.
+
+    Another worker has taken over by then: whatever this one still produced would be a zombie's. `beat` is called at least once a second
+    by the process's loop; `check` right before anything is produced or committed.
+    """
+
+    def __init__(
+        self, limit_s: float, *, monotonic: Callable[[], float] = time.monotonic, on_stall: Callable[[str], None] | None = None
+    ) -> None:
+        self._limit_s = limit_s
+        self._monotonic = monotonic
+        self._on_stall = on_stall or (lambda reason: die(reason, EXIT_STALLED))
+        self._last = monotonic()
+
+    def beat(self) -> None:
+        self.check()
+        self._last = self._monotonic()
+
+    def check(self) -> None:
+        idle_s = self._monotonic() - self._last
+        if idle_s > self._limit_s:
+            self._on_stall(f"the process stood still for {idle_s:.1f} s, longer than its group waits ({self._limit_s:g} s)")
+
+    async def keep_beating(self, interval_s: float = 0.25) -> None:
+        """A task that beats for ever."""
+        while True:
+            self.beat()
+            await asyncio.sleep(interval_s)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT set `stop`; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        if stop.is_set():
+            die("second stop signal", 130)
+        stop.set()
+
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, ask)

@@ -1,0 +1,50 @@
+"""The catalogue of metrics: every name any process exports, with its unit and labels. Labels never hold an organization or a secret.
+
+Each process serves the whole catalogue; what it does not do stays at zero. Histograms are in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SLOW: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+# Ingest
+REQUESTS: Final = Counter("triggers_http_requests", "HTTP requests answered.", ("route", "status"))
+REQUEST_SECONDS: Final = Histogram("triggers_http_request_seconds", "From the first byte to the answer.", ("route",), buckets=_FAST)
+APPENDS: Final = Counter("triggers_appends", "Appends to events.ingested by outcome.", ("outcome",))
+KEY_LOOKUPS: Final = Counter("triggers_key_lookups", "API key look-ups by where they were answered.", ("source",))
+RESERVATIONS: Final = Counter("triggers_reservations", "Idempotency reservations by outcome.", ("outcome",))
+REDIS_ROUND_TRIPS: Final = Counter("triggers_redis_round_trips", "Redis round trips by outcome.", ("outcome",))
+
+# Kafka producer of any process
+PRODUCED: Final = Counter("triggers_produced_records", "Records confirmed by the broker.", ("topic",))
+PRODUCE_FAILURES: Final = Counter("triggers_produce_failures", "Records whose delivery report was an error.", ("topic",))
+
+# Processors
+DEDUP_DECISIONS: Final = Counter("triggers_dedup_decisions", "Ingested records by what dedup made of them.", ("decision",))
+REJECTED: Final = Counter("triggers_rejected_records", "Records parked in events.rejected.", ("topic", "reason"))
+FOLDED: Final = Counter("triggers_folded_records", "Records folded into Postgres.", ("topic",))
+FOLD_SECONDS: Final = Histogram("triggers_fold_seconds", "One fold transaction.", ("topic",), buckets=_FAST)
+FOLD_LAG_SECONDS: Final = Gauge("triggers_fold_lag_seconds", "Age of the last record folded when it was folded.", ("topic",))
+RECOVERED: Final = Counter("triggers_recovered_markers", "Changelog records applied to the dedup table at start.")
+COMMITS: Final = Counter("triggers_commits", "Offset commits by outcome.", ("group", "outcome"))
+
+# Delivery
+ATTEMPTS: Final = Counter("triggers_delivery_attempts", "Webhook attempts by outcome and error class.", ("outcome", "error"))
+ATTEMPT_SECONDS: Final = Histogram("triggers_delivery_attempt_seconds", "One webhook attempt.", buckets=_SLOW)
+RETRIES_SCHEDULED: Final = Counter("triggers_delivery_retries_scheduled", "Retries written to a delay topic.", ("delay",))
+DEAD_LETTERS: Final = Counter("triggers_delivery_dead_letters", "Deliveries given up.", ("reason",))
+IN_FLIGHT: Final = Gauge("triggers_delivery_in_flight", "Webhook attempts under way.")
+
+# Every process
+PROCESS_RESTARTS: Final = Counter("triggers_process_restarts", "Supervised processes restarted.", ("process",))
+
+
+def serve(port: int, host: str = "127.0.0.1") -> int:
+    """Serve /metrics of this process; returns the port taken (0 asks for a free one). Raises `OSError` if the port is taken."""
+    server, _thread = start_http_server(port, addr=host)
+    return int(server.server_port)

@@ -1,0 +1,142 @@
+"""The settings tree: every knob of every process, read once from the environment (`TRIGGERS_…`).
+
+Nested fields are joined with a double underscore: `TRIGGERS_KAFKA__BOOTSTRAP_SERVERS`. The tree is frozen and handed down
+from the composition root; no other module reads the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(_Section):
+    bootstrap_servers: str = "127.0.0.1:9092"
+    #: Partitions of every topic keyed by organization. May never change for a topic generation: an organization lives in one.
+    partitions: Positive = 4
+    #: 1 only where one broker runs; production: 3, with min.insync.replicas 2.
+    replication_factor: Positive = 1
+    min_insync_replicas: Positive = 1
+    #: Members are declared dead after this; static membership makes a restarted worker resume before it.
+    session_timeout_s: Seconds = 10.0
+    heartbeat_interval_s: Seconds = 3.0
+
+
+class PostgresSettings(_Section):
+    #: libpq connection string of the database; a password belongs into ~/.pgpass or PGPASSWORD where possible.
+    dsn: SecretStr = SecretStr("postgresql://postgres@127.0.0.1:5432/triggers")
+    pool_size_max: Positive = 8
+    connect_timeout_s: Seconds = 3.0
+    #: Bounds every statement of the API, so that a stopped server cannot exhaust the pool for good.
+    statement_timeout_s: Seconds = 5.0
+
+
+class RedisSettings(_Section):
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    #: One round trip may take this long; past it ingest goes on without Redis.
+    timeout_s: Seconds = 0.1
+    #: After a failure Redis is left alone this long (circuit breaker).
+    retry_after_s: Seconds = 0.5
+
+
+class ApiSettings(_Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    #: Interactive documentation at /docs. Off in production unless asked for.
+    docs_enabled: bool = True
+
+
+class IngestSettings(_Section):
+    #: Bytes of the payload slice (DESIGN section 4) and of the whole body around it.
+    payload_bytes_max: Positive = 262_144
+    body_overhead_bytes_max: Positive = 16_384
+    #: From the first byte of a request to its answer.
+    request_deadline_s: Seconds = 6.0
+    #: librdkafka's delivery timeout: past it the outcome of an append is unknown.
+    delivery_timeout_s: Seconds = 5.0
+    #: Lease of a pending reservation: a little longer than the delivery timeout, so that no two owners append at once.
+    reservation_lease_s: Seconds = 7.0
+    #: Window of idempotency, here and in the dedup table.
+    idempotency_window_s: Seconds = 86_400.0
+    #: A key stays in the process cache this long at most, in Redis this long.
+    key_cache_process_s: Annotated[float, Field(gt=0, le=5.0)] = 5.0
+    key_cache_redis_s: Seconds = 300.0
+    #: Outstanding appends above which new ones are refused with 503 not_appended.
+    appends_in_flight_max: Positive = 20_000
+
+
+class ProcessorSettings(_Section):
+    #: Where the RocksDB folders lie, one per worker slot.
+    data_dir: Path = Path(".triggers/processors")
+    #: Stable name of this worker: its static membership and its data folder. Two live workers may never share it.
+    slot: str = "0"
+    #: Records of one partition handed to an agent as one event.
+    batch_size_max: Positive = 500
+    #: Records produced and not yet confirmed above which no more input is delivered.
+    unconfirmed_max: Positive = 20_000
+    #: A produce without progress for this long ends the process.
+    stall_timeout_s: Seconds = 60.0
+    commit_interval_s: Seconds = 1.0
+    fetch_wait_ms_max: Positive = 50
+    linger_ms: Annotated[float, Field(ge=0)] = 2.0
+    #: Age of the first uncommitted record past which the dedup table is rebuilt from the log: below the changelog's retention of 8 days.
+    rebuild_after_s: Seconds = 7 * 86_400.0
+
+
+class DeliverySettings(_Section):
+    slot: str = "0"
+    #: Pauses before attempts 2, 3, …; when they are used up the delivery is dead-lettered.
+    schedule_s: tuple[Seconds, ...] = (30.0, 120.0, 480.0, 1_800.0, 3_600.0)
+    #: The delay topics that compose every schedule; each holds no record longer than its own delay.
+    delays_s: tuple[Seconds, ...] = (5.0, 30.0, 120.0, 480.0, 1_800.0, 3_600.0)
+    attempt_timeout_s: Seconds = 30.0
+    response_bytes_max: Positive = 65_536
+    response_bytes_kept: Positive = 4_096
+    concurrency: Positive = 128
+    endpoint_concurrency: Positive = 16
+    in_flight_per_partition_max: Positive = 1_000
+    commit_interval_s: Seconds = 0.5
+    #: The journal is remembered (and re-read on assignment) at least this far back; longer than any pause a process survives.
+    journal_memory_s: Seconds = 600.0
+    #: http:// and private addresses. Only for development and tests; the egress guard of production refuses both.
+    allow_insecure_endpoints: bool = False
+
+
+class TelemetrySettings(_Section):
+    log_level: str = "info"
+    #: One wide JSON line per event and stage. Without it only lines about the process itself are written.
+    log_events: bool = True
+    #: Port of this process's /metrics on 127.0.0.1; 0 takes a free one, absent serves none (the API serves its own).
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
+class Settings(BaseSettings):
+    """Everything a process needs to know. Raises `pydantic.ValidationError` naming the variable at fault."""
+
+    model_config = SettingsConfigDict(env_prefix="TRIGGERS_", env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    #: development (local stack, http endpoints allowed) or production.
+    environment: str = "development"
+    #: Master keys, newest first, each `<id>:<base64 of 32 bytes>`: the first encrypts, all decrypt, so a key rotates without downtime.
+    master_keys: SecretStr = SecretStr("")
+    #: How long a process waits for its servers at start before it gives up, naming the one that is missing.
+    startup_timeout_s: Seconds = 60.0
+
+    kafka: KafkaSettings = KafkaSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    redis: RedisSettings = RedisSettings()
+    api: ApiSettings = ApiSettings()
+    ingest: IngestSettings = IngestSettings()
+    processor: ProcessorSettings = ProcessorSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()

@@ -1,0 +1,107 @@
+"""Records about webhook deliveries: the journal (`deliveries.attempts`), delayed retries and dead letters.
+
+A failed attempt's journal record already says what follows (`next`), so the retry or dead letter it causes is a pure function
+of that record and of its task: after a crash it is scheduled again as it was, not anew.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Raw, Struct
+
+from schemas.events import EventIdField, Milliseconds, Mode, Offset, OrganizationIdField, TextField
+from schemas.ids import ENDPOINT_ID_PATTERN, EndpointId
+
+EndpointIdField = Annotated[EndpointId, Meta(pattern=ENDPOINT_ID_PATTERN, max_length=64)]
+AttemptNumber = Annotated[int, Meta(ge=1, le=1_000)]
+
+
+class Retry(Struct, frozen=True, tag_field="kind", tag="retry"):
+    """Attempt `attempt` is due at `not_before_ms`."""
+
+    attempt: AttemptNumber
+    not_before_ms: Milliseconds
+
+
+class Dead(Struct, frozen=True, tag_field="kind", tag="dead"):
+    """The schedule is used up, or the endpoint will not take this event: `reason` is `exhausted`, `gone` or `endpoint_missing`."""
+
+    reason: Literal["exhausted", "gone", "endpoint_missing"]
+
+
+class Planned(Struct, frozen=True, kw_only=True, tag_field="kind", tag="planned"):
+    """The endpoints an accepted event goes to, fixed before its first attempt. `accepted_offset` is its place in `events.accepted`."""
+
+    v: int
+    event_id: EventIdField
+    organization: OrganizationIdField
+    mode: Mode
+    accepted_offset: Offset
+    endpoint_ids: list[EndpointIdField]
+
+
+class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="attempted"):
+    """One POST to one endpoint and what follows from it. `status` is None when no answer came; then `error` names the class.
+
+    `error`: `timeout`, `connect`, `dns`, `tls`, `reset`, `protocol`, `status` (an answer outside 2xx), `egress`, `endpoint_missing`.
+    `response` is the first bytes of the answer's body, base64. `next` is None after success.
+    """
+
+    v: int
+    event_id: EventIdField
+    organization: OrganizationIdField
+    mode: Mode
+    endpoint_id: EndpointIdField
+    attempt: AttemptNumber
+    outcome: Literal["delivered", "failed"]
+    started_at_ms: Milliseconds
+    duration_ms: Milliseconds
+    worker: TextField
+    status: int | None = None
+    error: TextField | None = None
+    response: TextField | None = None
+    next: Retry | Dead | None = None
+
+
+JournalRecord = Planned | Attempted
+
+
+class PastAttempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An attempt as a task's history keeps it."""
+
+    attempt: AttemptNumber
+    started_at_ms: Milliseconds
+    status: int | None = None
+    error: TextField | None = None
+
+
+class RetryTask(Struct, frozen=True, kw_only=True):
+    """On a delay topic: make attempt `attempt` of this event to this endpoint, not before `not_before_ms`.
+
+    `event` is the ingested value, verbatim, so that every attempt posts the same bytes without reading another topic.
+    """
+
+    v: int
+    organization: OrganizationIdField
+    mode: Mode
+    event_id: EventIdField
+    endpoint_id: EndpointIdField
+    attempt: AttemptNumber
+    not_before_ms: Milliseconds
+    history: list[PastAttempt]
+    event: Raw
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """A delivery given up, with everything needed to redrive it."""
+
+    v: int
+    organization: OrganizationIdField
+    mode: Mode
+    event_id: EventIdField
+    endpoint_id: EndpointIdField
+    reason: Literal["exhausted", "gone", "endpoint_missing"]
+    dead_at_ms: Milliseconds
+    history: list[PastAttempt]
+    event: Raw

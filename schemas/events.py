@@ -1,0 +1,93 @@
+"""Records about events: ingested, accepted, duplicates, acks. Ingested and accepted are different types on purpose.
+
+Unknown fields pass through: an accepted record carries the ingested value verbatim, and readers ignore what they do not know.
+`v` is the major version of a record's schema; a reader parks majors it does not know (see `schemas.codec`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Raw, Struct
+
+from schemas.ids import EVENT_ID_PATTERN, ORGANIZATION_ID_PATTERN, EventId, OrganizationId
+
+SCHEMA_VERSION: Final = 1
+
+Mode = Literal["live", "test"]
+MODES: Final[tuple[Mode, ...]] = ("live", "test")
+
+#: An event type: segments of letters, digits, `_` and `-` joined by dots (CloudEvents 1.0 advises reverse DNS; Svix's set of characters).
+EVENT_TYPE_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+EVENT_TYPE_CHARS_MAX: Final = 256
+SUBJECT_CHARS_MAX: Final = 256
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
+
+# Postgres text cannot hold NUL.
+_NO_NUL = r"\A[^\x00]*\Z"
+EventIdField = Annotated[EventId, Meta(pattern=EVENT_ID_PATTERN, max_length=64)]
+OrganizationIdField = Annotated[OrganizationId, Meta(pattern=ORGANIZATION_ID_PATTERN, max_length=64)]
+EventTypeField = Annotated[str, Meta(pattern=EVENT_TYPE_PATTERN, max_length=EVENT_TYPE_CHARS_MAX)]
+TextField = Annotated[str, Meta(pattern=_NO_NUL, max_length=4_096)]
+Milliseconds = Annotated[int, Meta(ge=0, lt=1 << 53)]
+Offset = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class Ingested(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An event as the API appended it. Key: organization. Its log append time is the record's Kafka timestamp.
+
+    `payload` is the exact slice of JSON the producer sent. `dedup_key` is None for an event without an idempotency key
+    (see `schemas.keys`). `encoding` names how payload is kept: `plain`, later an encryption envelope. `occurred_at` is the
+    producer's text as sent (RFC 3339). `received_at_ms` is the API's clock, Unix milliseconds.
+    """
+
+    v: int
+    id: EventIdField
+    organization: OrganizationIdField
+    mode: Mode
+    type: EventTypeField
+    received_at_ms: Milliseconds
+    fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+    dedup_key: TextField | None = None
+    subject: TextField | None = None
+    occurred_at: TextField | None = None
+    content_type: TextField = "application/json"
+    encoding: Literal["plain"] = "plain"
+    payload: Raw
+
+
+class Origin(Struct, frozen=True):
+    """Where an accepted or dropped event stands in `events.ingested` (same partition): offset and log append time."""
+
+    offset: Offset
+    appended_at_ms: Milliseconds
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    """The first occurrence of an event: a pure function of its ingested record. Key: organization; same partition."""
+
+    v: int
+    ingested: Origin
+    event: Ingested
+
+
+class Duplicate(Struct, frozen=True, kw_only=True):
+    """An event that lost to an earlier one under its dedup key: `duplicate` (same fingerprint) or `conflict` (another body)."""
+
+    v: int
+    id: EventIdField
+    organization: OrganizationIdField
+    mode: Mode
+    type: EventTypeField
+    original_id: EventIdField
+    kind: Literal["duplicate", "conflict"]
+    ingested: Origin
+
+
+class Ack(Struct, frozen=True, kw_only=True):
+    """The valid ids of one acknowledge call. Key: organization. Its time is the record's log append time."""
+
+    v: int
+    organization: OrganizationIdField
+    mode: Mode
+    ids: Annotated[list[EventIdField], Meta(min_length=1, max_length=100)]

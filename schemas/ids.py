@@ -1,0 +1,76 @@
+"""Prefixed identifiers: the prefix shown to people and the type checked by mypy are declared on one line.
+
+Every id is its prefix plus a UUID version 7 (RFC 9562 section 5.7), so a point in time follows from an event's id.
+Pure: time and randomness are parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NewType
+from uuid import UUID
+
+EventId = NewType("EventId", str)
+OrganizationId = NewType("OrganizationId", str)
+EndpointId = NewType("EndpointId", str)
+ApiKeyId = NewType("ApiKeyId", str)
+RequestId = NewType("RequestId", str)
+
+EVENT_PREFIX: Final = "evt_"
+ORGANIZATION_PREFIX: Final = "org_"
+ENDPOINT_PREFIX: Final = "ep_"
+API_KEY_PREFIX: Final = "key_"
+REQUEST_PREFIX: Final = "req_"
+
+#: Bytes of randomness one id takes.
+RANDOM_BYTES: Final = 10
+
+_UUID7 = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+EVENT_ID_PATTERN: Final = f"^{EVENT_PREFIX}{_UUID7}$"
+ORGANIZATION_ID_PATTERN: Final = f"^{ORGANIZATION_PREFIX}{_UUID7}$"
+ENDPOINT_ID_PATTERN: Final = f"^{ENDPOINT_PREFIX}{_UUID7}$"
+_EVENT_ID = re.compile(EVENT_ID_PATTERN)
+
+
+def uuid7(unix_ms: int, random: bytes) -> UUID:
+    """A UUID version 7 of 48 bits of Unix milliseconds and 74 random bits (RFC 9562 section 5.7).
+
+    `random` is at least RANDOM_BYTES long. Raises `ValueError` for a time outside 48 bits or too little randomness.
+    """
+    if not 0 <= unix_ms < 1 << 48:
+        raise ValueError(f"unix_ms must fit 48 bits, got {unix_ms}")
+    if len(random) < RANDOM_BYTES:
+        raise ValueError(f"random must hold {RANDOM_BYTES} bytes, got {len(random)}")
+    rand_a = int.from_bytes(random[:2], "big") & 0x0FFF
+    rand_b = int.from_bytes(random[2:10], "big") & ((1 << 62) - 1)
+    return UUID(int=unix_ms << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b)
+
+
+def event_id(unix_ms: int, random: bytes) -> EventId:
+    return EventId(EVENT_PREFIX + str(uuid7(unix_ms, random)))
+
+
+def organization_id(unix_ms: int, random: bytes) -> OrganizationId:
+    return OrganizationId(ORGANIZATION_PREFIX + str(uuid7(unix_ms, random)))
+
+
+def endpoint_id(unix_ms: int, random: bytes) -> EndpointId:
+    return EndpointId(ENDPOINT_PREFIX + str(uuid7(unix_ms, random)))
+
+
+def api_key_id(unix_ms: int, random: bytes) -> ApiKeyId:
+    return ApiKeyId(API_KEY_PREFIX + str(uuid7(unix_ms, random)))
+
+
+def request_id(unix_ms: int, random: bytes) -> RequestId:
+    return RequestId(REQUEST_PREFIX + str(uuid7(unix_ms, random)))
+
+
+def parse_event_id(text: str) -> EventId | None:
+    """The id, or None if `text` is not the canonical form of one (so that no second spelling of an id exists)."""
+    return EventId(text) if _EVENT_ID.match(text) and not text.endswith("\n") else None
+
+
+def event_time_ms(event: EventId) -> int:
+    """Unix milliseconds at which the id was made (the API's clock, before the append)."""
+    return UUID(event[len(EVENT_PREFIX) :]).int >> 80
