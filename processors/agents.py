@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from aiokafka import ConsumerRecord
@@ -37,6 +38,7 @@ from schemas.codec import (
 from schemas.events import Ingested
 from schemas.ids import EventId
 from schemas.keys import table_key
+from schemas.records import Record
 from schemas.topics import EVENTS_ACCEPTED, EVENTS_DUPLICATES, EVENTS_REJECTED
 
 _DETAIL_BYTES_MAX: Final = 1_000
@@ -47,17 +49,14 @@ BatchHandler = Callable[[TP, Batch, Callable[[], bool]], Awaitable[bool]]
 async def consume(app: Any, stream: Any, handle: BatchHandler) -> None:
     """Body of every agent: hand each batch to `handle(partition, records, current)` and acknowledge it when it says True.
 
-    `current()` turns False when a rebalance has made the batch someone else's (or will deliver it again): it must then be left alone.
+    `current()` turns False when a rebalance or a seek has made the batch someone else's or will deliver it again: it must then be left.
     """
     async for event in stream.noack().events():
-        message = event.message
-        generation = message.generation_id
-
-        def current(generation: Any = generation) -> bool:
-            return bool(app.consumer_generation_id == generation) and not app.should_stop
+        message, batch = event.message, event.value
+        current = partial(app.consumer.is_current, message.tp, batch)
 
         try:
-            done = current() and await handle(message.tp, event.value, current)
+            done = current() and await handle(message.tp, batch, current)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - any failure here must end the process, whatever it is
@@ -66,7 +65,11 @@ async def consume(app: Any, stream: Any, handle: BatchHandler) -> None:
             await stream.ack(event)
 
 
-def reject(outputs: Outputs, tp: TP, record: ConsumerRecord, error: CodecError) -> None:
+def as_record(fetched: ConsumerRecord) -> Record:
+    return Record(fetched.offset, fetched.timestamp, fetched.key, fetched.value, fetched.headers)
+
+
+def reject(outputs: Outputs, tp: TP, record: Record, error: CodecError) -> None:
     """Park a record that cannot be read in `events.rejected`: value and key as found, origin and reason in headers."""
     headers = [
         *record.headers,
@@ -76,7 +79,7 @@ def reject(outputs: Outputs, tp: TP, record: ConsumerRecord, error: CodecError) 
         (HEADER_REJECTED_REASON, error.reason.encode()),
         (HEADER_REJECTED_DETAIL, error.detail.encode()[:_DETAIL_BYTES_MAX]),
     ]
-    outputs.produce(EVENTS_REJECTED, record.value, record.key, tp.partition, headers=headers, timestamp_ms=max(record.timestamp, 0))
+    outputs.produce(EVENTS_REJECTED, record.value, record.key, tp.partition, headers=headers, timestamp_ms=max(record.timestamp_ms, 0))
     REJECTED.labels(tp.topic, error.reason).inc()
     event_line(
         "record.rejected", topic=tp.topic, partition=tp.partition, offset=record.offset, reason=error.reason, detail=error.detail[:200]
@@ -132,7 +135,7 @@ class Dedup:
             check_place(event, record.key, tp.partition, self._partitions)
         except CodecError as error:
             DEDUP_DECISIONS.labels("rejected").inc()
-            reject(self._outputs, tp, record, error)
+            reject(self._outputs, tp, as_record(record), error)
             return None
         return event
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +16,15 @@ import faust
 
 from processors.agents import Dedup
 from processors.outputs import Outputs
+from processors.project import Fold, LoadOffsets, Project
 from processors.tables import MarkerTable, declare
 from processors.transport import Batch, install
+from runtime.clock import Clock
 from runtime.lifecycle import EXIT_FATAL, StallGuard, die
+from runtime.postgres import Pool
 from runtime.settings import Settings
 from runtime.telemetry import log
-from schemas.topics import DEDUP_APP, EVENTS_INGESTED
+from schemas.topics import DEDUP_APP, EVENTS_INGESTED, PROJECT_APP
 
 _TICK_S: Final = 0.25
 _STOP_TIMEOUT_S: Final = 20.0
@@ -71,6 +75,26 @@ def dedup_app(settings: Settings, guard: StallGuard) -> Any:
     table = declare(app, settings.kafka.partitions, outputs)
     dedup = Dedup(app, table, outputs, partitions=settings.kafka.partitions, window_ms=int(settings.ingest.idempotency_window_s * 1000))
     app.agent(app.topic(EVENTS_INGESTED, key_type=bytes, value_type=Batch, value_serializer="raw"), name="dedup", concurrency=1)(dedup.run)
+    return app
+
+
+def project_app(
+    settings: Settings,
+    guard: StallGuard,
+    *,
+    folds: Sequence[Fold],
+    pool: Pool,
+    load_offsets: LoadOffsets,
+    fenced: type[Exception],
+    clock: Clock,
+) -> Any:
+    """Every fold's topic → Postgres (and events.rejected). What the folds are is the composition root's business."""
+    app, outputs = make_app(PROJECT_APP, settings, guard)
+    project = Project(app, outputs, pool, load_offsets, fenced, clock)
+    app.transport.start_offsets = project.start_offsets
+    for fold in folds:
+        topic = app.topic(fold.topic, key_type=bytes, value_type=Batch, value_serializer="raw")
+        app.agent(topic, name=f"project.{fold.topic}", concurrency=1)(project.agent(fold))
     return app
 
 

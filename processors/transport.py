@@ -40,7 +40,12 @@ _REBALANCE_PAUSE_S: Final = 0.02
 
 
 class Batch(list[ConsumerRecord]):
-    """The value of one event: records of one partition with contiguous offsets. The event's message is the last of them."""
+    """The value of one event: records of one partition with contiguous offsets. The event's message is the last of them.
+
+    `epoch` counts the seeks of the partition: batches queued before a seek are delivered again after it.
+    """
+
+    epoch: int = 0
 
     @classmethod
     def from_data(cls, data: Any, *, preferred_type: Any = None) -> Any:  # the interface Faust's registry expects of a value type
@@ -75,11 +80,6 @@ class Consumer(driver.Consumer):
     transport: Any
     _thread: Any
 
-    #: Where a partition starts when its position is kept elsewhere (Postgres); by default the group's committed offset.
-    start_offsets: StartOffsets | None = None
-    #: Called before a partition's first record of an assignment is delivered; may rebuild state.
-    before_start: Callable[[Mapping[TP, int]], Awaitable[None]] | None = None
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: Last offsets of delivered batches, oldest first.
         self._delivered: defaultdict[TP, deque[int]] = defaultdict(deque)
@@ -90,6 +90,7 @@ class Consumer(driver.Consumer):
         self._requested: dict[TP, int] = {}
         self._committed_past: dict[TP, int] = {}
         self._holes: defaultdict[TP, int] = defaultdict(int)
+        self._epoch: defaultdict[TP, int] = defaultdict(int)
         super().__init__(*args, **kwargs)
 
     @property
@@ -151,6 +152,11 @@ class Consumer(driver.Consumer):
                 self._committed_past,
             ):
                 kept.pop(tp, None)
+            self._epoch[tp] += 1
+
+    def is_current(self, tp: TP, batch: Batch) -> bool:
+        """Whether what `batch` causes may still be acknowledged: the partition is ours and was not sought since it was delivered."""
+        return tp in self._expected and batch.epoch == self._epoch[tp] and not self.app.should_stop
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
@@ -161,15 +167,14 @@ class Consumer(driver.Consumer):
         streams = {tp for tp in self.assignment() if self.app.topics.acks_enabled_for(tp.topic)}
         if not streams:
             return {}
-        if self.start_offsets is not None:
-            offsets = dict(await self.start_offsets(streams))
+        start_offsets: StartOffsets | None = self.transport.start_offsets
+        if start_offsets is not None:
+            offsets = dict(await start_offsets(streams))
         else:
             committed = await self._thread.call_thread(self._thread.committed, streams)
             offsets = {tp: offset for tp, offset in committed.items() if offset is not None}
             if fresh := streams - offsets.keys():
                 offsets.update(await self._thread.earliest_offsets(*fresh))
-        if self.before_start is not None:
-            await self.before_start(offsets)
         await self._thread.seek_wait(offsets)
         self._forget(offsets)
         self._expected.update(offsets)
@@ -251,6 +256,7 @@ class Consumer(driver.Consumer):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return False
             batch = Batch(fresh[start : start + size])
+            batch.epoch = self._epoch[tp]
             expected, last = self._expected.get(tp), batch[-1].offset
             if expected is None or batch[0].offset != expected or last - expected + 1 != len(batch):
                 await self._hole(tp, expected, batch)
@@ -323,6 +329,8 @@ class Transport(driver.Transport):
     outputs: Outputs
     #: Called before anything irrevocable: ends the process if it stood still too long.
     guard: Callable[[], None]
+    #: Where a partition starts when its position is kept elsewhere (Postgres); by default the group's committed offset.
+    start_offsets: StartOffsets | None = None
 
 
 def install(app: Any, processor: ProcessorSettings, outputs: Outputs, guard: Callable[[], None]) -> None:

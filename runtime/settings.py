@@ -116,8 +116,9 @@ class TelemetrySettings(_Section):
     log_level: str = "info"
     #: One wide JSON line per event and stage. Without it only lines about the process itself are written.
     log_events: bool = True
-    #: Port of this process's /metrics on 127.0.0.1; 0 takes a free one, absent serves none (the API serves its own).
+    #: Port of this process's /metrics; 0 takes a free one, absent serves none (the API serves its own).
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    metrics_host: str = "127.0.0.1"
 
 
 class Settings(BaseSettings):

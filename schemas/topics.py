@@ -86,7 +86,9 @@ _FIXED: Final[tuple[Topic, ...]] = (
     Topic(EVENTS_INGESTED, "schemas.events.Ingested", timestamp="LogAppendTime", bytes_max=INGESTED_BYTES_MAX, groups=(DEDUP_APP,)),
     Topic(EVENTS_ACCEPTED, "schemas.events.Accepted", groups=(PROJECT_APP, DELIVERY_GROUP), seed_groups=(DELIVERY_GROUP,)),
     Topic(EVENTS_DUPLICATES, "schemas.events.Duplicate", groups=(PROJECT_APP,)),
-    Topic(EVENTS_REJECTED, "raw bytes; origin and reason in headers", key="as found", bytes_max=MESSAGE_BYTES_MAX, retention_ms=30 * _DAY_MS),
+    Topic(
+        EVENTS_REJECTED, "raw bytes; origin and reason in headers", key="as found", bytes_max=MESSAGE_BYTES_MAX, retention_ms=30 * _DAY_MS
+    ),
     Topic(INBOX_ACKS, "schemas.events.Ack", timestamp="LogAppendTime", bytes_max=INGESTED_BYTES_MAX, groups=(PROJECT_APP,)),
     Topic(DELIVERIES_ATTEMPTS, "schemas.deliveries.JournalRecord", groups=(PROJECT_APP,)),
     Topic(DELIVERIES_DEAD, "schemas.deliveries.DeadLetter", retention_ms=30 * _DAY_MS),

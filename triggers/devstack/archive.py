@@ -34,7 +34,7 @@ def ensure(path: Path, build: Callable[[Path], None], progress: Callable[[str], 
     failed = path.with_suffix(_FAILED_SUFFIX)
     # Checked before the lock: the usual start waits for nobody.
     if not path.exists() and not failed.exists():
-        with cache_lock(path.parent):
+        with cache_lock(path.parent, progress):
             if not path.exists() and not failed.exists():
                 _build(path, failed, build, progress)
     # `auto`: an archive that does not fit after all is ignored by the JVM instead of ending it.

@@ -1,8 +1,9 @@
 """Run as a script, this becomes a child process that cannot outlive its owner: `guard.py OWNER SIGNAL UID GID PIPE COMMAND…`.
 
 It exists because the death of a parent has to be arranged from inside the child, after the fork and after any change of user (which
-clears the arrangement), and a `preexec_fn` is unsafe in a program with threads. On Linux the kernel does it; elsewhere a small watcher
-stays beside the command and reads a pipe whose other end only the owner holds. It imports nothing of the project, so that it starts fast.
+clears the arrangement), and a `preexec_fn` is unsafe in a program with threads. Without a pipe (-1) the kernel does it, which only
+Linux can; with one a small watcher stays beside the command and reads the pipe, whose other end only the owner holds. It imports
+nothing of the project, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
             os.setgroups([])
             os.setgid(gid)
             os.setuid(uid)
-        if sys.platform == "linux":
+        if pipe < 0:
             _arrange_death_signal(death_signal)
         if os.getppid() != owner:
             return 126

@@ -78,7 +78,7 @@ def jars(cache_dir: Path, progress: Callable[[str], None]) -> list[Path]:
     try:
         # Checked before the lock, too: the folder appears complete, and the usual start waits for nobody.
         if not folder.exists():
-            with cache_lock(cache_dir):
+            with cache_lock(cache_dir, progress):
                 if not folder.exists():
                     _fetch(cache_dir, folder, sums, progress)
     except OSError as error:
@@ -87,11 +87,15 @@ def jars(cache_dir: Path, progress: Callable[[str], None]) -> list[Path]:
 
 
 @contextmanager
-def cache_lock(cache_dir: Path) -> Iterator[None]:
+def cache_lock(cache_dir: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Held by one process at a time; ends with its holder. Not to be taken twice: that would wait for itself."""
     cache_dir.mkdir(parents=True, exist_ok=True)
     with (cache_dir / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"Kafka: waiting for another start that fills {cache_dir}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -53,10 +53,10 @@ def choose() -> Ports:
     return Ports(*free_ports(4))
 
 
-def still_good(remembered: Ports, free: Callable[[int], bool] = is_free) -> Ports:
+def still_good(remembered: Ports, free: Callable[[int], bool] = is_free, pick: Callable[[int], list[int]] = free_ports) -> Ports:
     """The remembered ports, with those that somebody else has taken since replaced. Called while no server of the stack runs."""
     taken = [name for name, port in asdict(remembered).items() if not free(port)]
-    return replace(remembered, **dict(zip(taken, free_ports(len(taken)), strict=True)))
+    return replace(remembered, **dict(zip(taken, pick(len(taken)), strict=True)))
 
 
 def load(path: Path) -> Ports | None:

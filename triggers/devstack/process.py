@@ -218,7 +218,7 @@ def spawn(
 ) -> Child:
     """Start `argv` (an absolute path first) as a child that gets `death_signal` when this process dies, however it dies.
 
-    `user` is (uid, gid) to become, for root only. `watch` uses a watching process instead of relying on the kernel alone. Output goes to
+    `user` is (uid, gid) to become, for root only. `watch` uses a watching process instead of the kernel. Output goes to
     the end of `log_path`. Raises `OSError` if the guard itself cannot be started; a command that cannot run ends with status 127.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import IO, Final
 
 from triggers.devstack import ports as port_choice
+from triggers.devstack import unprivileged
 from triggers.devstack.jars import default_cache, jars
 from triggers.devstack.kafka import Kafka
 from triggers.devstack.ports import Ports
@@ -130,6 +132,12 @@ class Stack:
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
+
+    def destroy(self) -> None:
+        """Stop, and remove the state folder with all data, wherever it lies. For stacks of tests and demonstrations."""
+        self.stop()
+        unprivileged.remove(self.state_dir / "postgres")
+        shutil.rmtree(self.state_dir, ignore_errors=True)
 
     def settings_env(self) -> dict[str, str]:
         """The environment that makes every process of the project use this stack. Holds secrets. Raises `ServerError` before a start."""

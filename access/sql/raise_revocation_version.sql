@@ -1,0 +1,2 @@
+-- Every revoke raises the version that caches of keys are bound to.
+UPDATE control.revocation SET version = version + 1 RETURNING version

@@ -1,0 +1,2 @@
+-- The version that every revoke raises.
+SELECT version FROM control.revocation

@@ -1,0 +1,72 @@
+"""The inbox fold: accepted events become rows, in log order, each once.
+
+An event's position is that of its first accepted copy. Copies that a crash of dedup left behind are not above the highest ingested
+offset taken in their partition, and vanish here before they have an effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, NamedTuple
+
+from projections.columns import columns
+from projections.fold import Connection, Decoded, Fold, decoder
+from projections.offsets import moving
+from runtime.sql import load
+from schemas import codec
+from schemas.events import Accepted
+from schemas.records import Record
+from schemas.topics import EVENTS_ACCEPTED, GENERATION
+
+
+class Row(NamedTuple):
+    """A row of `inbox`, without what is the same for a whole batch (generation, partition)."""
+
+    organization: str
+    mode: str
+    position: int
+    event_id: str
+    type: str
+    subject: str | None
+    occurred_at: str | None
+    received_at_ms: int
+    appended_at_ms: int
+    ingested_offset: int
+    content_type: str
+    payload: bytes
+    payload_sha256: bytes
+
+
+_COLUMNS: Final = Row._fields
+
+
+def fold(records: list[tuple[Record, Accepted]], ingested_high: int) -> tuple[list[Row], int]:
+    """Rows of a batch and the highest ingested offset after it, given the one before it."""
+    rows = []
+    for record, accepted in records:
+        if accepted.ingested.offset <= ingested_high:
+            continue
+        ingested_high = accepted.ingested.offset
+        event = accepted.event
+        payload = bytes(event.payload)
+        rows.append(
+            Row(
+                event.organization, event.mode, record.offset, event.id, event.type, event.subject, event.occurred_at, event.received_at_ms,
+                accepted.ingested.appended_at_ms, accepted.ingested.offset, event.content_type, payload, hashlib.sha256(payload).digest(),
+            )
+        )  # fmt: skip
+    return rows, ingested_high
+
+
+async def write(connection: Connection, partition: int, decoded: Decoded, old: int, new: int) -> None:
+    """One transaction. Raises `projections.offsets.Fenced`."""
+    async with moving(connection, EVENTS_ACCEPTED, partition, old, new) as position:
+        rows, position.ingested_high = fold(decoded.records, position.ingested_high)
+        if not rows:
+            return
+        values = {**columns(_COLUMNS, rows), "generation": GENERATION, "partition": partition}
+        await connection.execute(load("projections", "insert_inbox"), values)
+        await connection.execute(load("projections", "insert_unacked"), values)
+
+
+FOLD: Final = Fold(EVENTS_ACCEPTED, decoder(codec.accepted), write)

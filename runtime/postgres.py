@@ -1,0 +1,58 @@
+"""PostgreSQL connections with limits on everything: connecting, a statement, an idle transaction, a dead peer."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from psycopg_pool import AsyncConnectionPool
+
+from runtime.settings import PostgresSettings
+
+#: Schema of the control plane, and of what is folded from topics.
+CONTROL_SCHEMA: Final = "control"
+FOLDS_SCHEMA: Final = "folds"
+
+Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
+
+
+def connection_arguments(settings: PostgresSettings, *, search_path: str, application: str) -> dict[str, Any]:
+    """libpq parameters every connection of ours has. A vanished peer is noticed within seconds, not a quarter of an hour."""
+    statement_timeout_ms = int(settings.statement_timeout_s * 1000)
+    return {
+        "conninfo": settings.dsn.get_secret_value(),
+        "connect_timeout": max(2, round(settings.connect_timeout_s)),
+        "application_name": f"triggers-{application}",
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": statement_timeout_ms + 5_000,
+        "options": f"-c search_path={search_path} -c statement_timeout={statement_timeout_ms} "
+        f"-c idle_in_transaction_session_timeout={2 * statement_timeout_ms}",
+    }
+
+
+def pool(settings: PostgresSettings, *, search_path: str, application: str, size_max: int | None = None) -> Pool:
+    """A pool that is not open yet: `await pool.open()`, `await pool.close()`. Connections autocommit: a transaction is explicit.
+
+    Taking a connection waits at most `connect_timeout_s`, then raises `psycopg_pool.PoolTimeout`.
+    """
+    arguments = connection_arguments(settings, search_path=search_path, application=application)
+    return AsyncConnectionPool(
+        conninfo=arguments.pop("conninfo"),
+        kwargs={**arguments, "autocommit": True},
+        min_size=1,
+        max_size=size_max or settings.pool_size_max,
+        timeout=settings.connect_timeout_s,
+        reconnect_timeout=settings.connect_timeout_s,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+        name=application,
+    )
+
+
+def connect(settings: PostgresSettings, *, search_path: str = CONTROL_SCHEMA, application: str) -> Connection[tuple[Any, ...]]:
+    """One connection for a command line. Raises `psycopg.OperationalError`."""
+    arguments = connection_arguments(settings, search_path=search_path, application=application)
+    return psycopg.connect(arguments.pop("conninfo"), **arguments)

@@ -1,0 +1,28 @@
+"""Commands that prepare servers: tables and topics."""
+
+from __future__ import annotations
+
+import typer
+
+from runtime import migrations, topics
+from runtime.settings import Settings
+from triggers.commands.output import Json, explained, show_one
+
+
+def migrate(json: Json = False) -> None:
+    """Bring the database to the newest schema. Safe to run at any time, by many at once."""
+    with explained():
+        before, after = migrations.migrate(Settings().postgres)
+        show_one({"before": before, "after": after}, json=json)
+
+
+def ensure_topics(json: Json = False) -> None:
+    """Create missing topics and refuse what differs from their declaration."""
+    with explained():
+        settings = Settings()
+        show_one({"created": topics.ensure(settings.kafka, settings.delivery.delays_s)}, json=json)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("migrate")(migrate)
+    app.command("topics")(ensure_topics)

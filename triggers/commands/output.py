@@ -1,0 +1,87 @@
+"""How commands speak: rows for people, JSON for scripts, one line on standard error when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import msgspec
+import psycopg
+import sqlalchemy.exc
+import typer
+from confluent_kafka import KafkaException
+from psycopg import Connection
+
+from access.organizations import NotThere
+from access.secrets import KeyringError
+from runtime.lifecycle import Unavailable
+from runtime.postgres import connect
+from runtime.settings import Settings
+from runtime.topics import TopicMismatch
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def show(rows: Iterable[Mapping[str, Any]], *, json: bool) -> None:
+    """A table whose columns are the keys of the first row; with `json` one array."""
+    listed = [dict(row) for row in rows]
+    if json:
+        print(msgspec.json.encode(listed).decode())
+        return
+    if not listed:
+        print("(none)")
+        return
+    table = [list(listed[0]), *([_cell(value) for value in row.values()] for row in listed)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_one(row: Mapping[str, Any], *, json: bool) -> None:
+    if json:
+        print(msgspec.json.encode(dict(row)).decode())
+        return
+    width = max(len(name) for name in row)
+    for name, value in row.items():
+        print(f"{name.ljust(width)}  {_cell(value)}")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def fail(message: str) -> typer.Exit:
+    print(f"triggers: {message}", file=sys.stderr)
+    return typer.Exit(1)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what commands can meet into one line and exit status 1."""
+    try:
+        yield
+    except (NotThere, KeyringError, TopicMismatch, Unavailable) as error:
+        raise fail(str(error)) from None
+    except ValueError as error:
+        raise fail(str(error)) from None
+    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise fail(f"PostgreSQL did not answer ({reason}): is it running, and is TRIGGERS_POSTGRES__DSN right?") from None
+    except psycopg.errors.UndefinedTable:
+        raise fail("the tables are not there yet: run `triggers migrate`") from None
+    except KafkaException as error:
+        raise fail(f"Kafka refused or did not answer ({error}): is it running, and is TRIGGERS_KAFKA__BOOTSTRAP_SERVERS right?") from None
+
+
+@contextmanager
+def control_plane() -> Iterator[tuple[Settings, Connection[Any]]]:
+    """Settings and one connection to the control plane; errors explained."""
+    with explained():
+        settings = Settings()
+        with connect(settings.postgres, application="cli") as connection:
+            connection.autocommit = True
+            yield settings, connection

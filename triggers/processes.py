@@ -1,0 +1,99 @@
+"""What each long-running process is made of. The only place where parts of different packages meet.
+
+Every process begins the same way: logs, crash places, metrics, waiting for its servers with a named limit. It ends on SIGTERM or SIGINT
+after finishing what it holds, or at once (`runtime.lifecycle.die`) where going on would lose or repeat work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import uvloop
+
+from runtime import crashpoints, metrics, migrations, telemetry
+from runtime.lifecycle import StallGuard, stop_on_signals, wait_for
+from runtime.postgres import FOLDS_SCHEMA, connect, pool
+from runtime.settings import Settings
+from runtime.telemetry import log
+from runtime.topics import admin
+from schemas.topics import declared, names
+
+_PROBE_TIMEOUT_S: Final = 2.0
+#: A process that stood still for this part of its group's session may have been replaced already.
+_STALL_SHARE: Final = 0.8
+
+Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
+
+
+def run(process: str, main: Main, settings: Settings) -> None:
+    """Run one process until it is told to stop."""
+    telemetry.configure(process, settings.telemetry)
+    crashpoints.arm_from_environment()
+    if settings.telemetry.metrics_port is not None:
+        log.info("metrics.serving", port=metrics.serve(settings.telemetry.metrics_port, settings.telemetry.metrics_host))
+
+    async def whole() -> None:
+        stop = asyncio.Event()
+        stop_on_signals(stop)
+        await main(settings, stop)
+
+    uvloop.run(whole())
+    log.info("process.stopped")
+
+
+def wait_for_kafka(settings: Settings) -> None:
+    """Until every declared topic is there. Raises `runtime.lifecycle.Unavailable`."""
+    wanted = set(names(declared(settings.delivery.delays_s)))
+    client = admin(settings.kafka)
+
+    def probe() -> None:
+        missing = wanted - client.list_topics(timeout=_PROBE_TIMEOUT_S).topics.keys()
+        if missing:
+            raise LookupError(f"topics are missing (run `triggers topics`): {', '.join(sorted(missing))}")
+
+    wait_for("Kafka", probe, settings.startup_timeout_s)
+
+
+def wait_for_postgres(settings: Settings) -> None:
+    """Until the database answers and is at the newest schema. Raises `runtime.lifecycle.Unavailable`."""
+
+    def probe() -> None:
+        with connect(settings.postgres, application="wait"):
+            pass
+        current, newest = migrations.current(settings.postgres), migrations.newest()
+        if current != newest:
+            raise LookupError(f"the tables are at {current}, needed is {newest}: run `triggers migrate`")
+
+    wait_for("PostgreSQL", probe, settings.startup_timeout_s)
+
+
+def stall_guard(settings: Settings) -> StallGuard:
+    return StallGuard(_STALL_SHARE * settings.kafka.session_timeout_s)
+
+
+async def dedup(settings: Settings, stop: asyncio.Event) -> None:
+    from processors import apps  # noqa: PLC0415 - Faust is heavy and only two processes need it
+
+    await asyncio.to_thread(wait_for_kafka, settings)
+    guard = stall_guard(settings)
+    await apps.run(apps.dedup_app(settings, guard), guard, stop)
+
+
+async def project(settings: Settings, stop: asyncio.Event) -> None:
+    from processors import apps  # noqa: PLC0415
+    from projections.folds import FOLDS  # noqa: PLC0415
+    from projections.offsets import Fenced, load_offsets  # noqa: PLC0415
+    from runtime.clock import SYSTEM  # noqa: PLC0415
+
+    await asyncio.to_thread(wait_for_kafka, settings)
+    await asyncio.to_thread(wait_for_postgres, settings)
+    guard = stall_guard(settings)
+    connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="project", size_max=2)
+    await connections.open()
+    app = apps.project_app(settings, guard, folds=FOLDS, pool=connections, load_offsets=load_offsets, fenced=Fenced, clock=SYSTEM)
+    try:
+        await apps.run(app, guard, stop)
+    finally:
+        await connections.close()
