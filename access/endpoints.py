@@ -103,7 +103,10 @@ def add(
 
 
 def list_all(connection: Connection[Any]) -> list[Endpoint]:
-    return [Endpoint._make((*row[:5], tuple(row[5]) if row[5] else None, *row[6:])) for row in connection.execute(load("access", "list_endpoints"))]
+    return [
+        Endpoint._make((*row[:5], tuple(row[5]) if row[5] else None, *row[6:]))
+        for row in connection.execute(load("access", "list_endpoints"))
+    ]
 
 
 def rewrap(connection: Connection[Any], keyring: Keyring, *, actor: str) -> int:

@@ -14,7 +14,7 @@ import uvloop
 
 from runtime import crashpoints, metrics, migrations, telemetry
 from runtime.lifecycle import StallGuard, stop_on_signals, wait_for
-from runtime.postgres import FOLDS_SCHEMA, connect, pool
+from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, connect, pool
 from runtime.settings import Settings
 from runtime.telemetry import log
 from runtime.topics import admin
@@ -71,6 +71,32 @@ def wait_for_postgres(settings: Settings) -> None:
 
 def stall_guard(settings: Settings) -> StallGuard:
     return StallGuard(_STALL_SHARE * settings.kafka.session_timeout_s)
+
+
+async def api(settings: Settings, stop: asyncio.Event) -> None:
+    from ingest.app import serve  # noqa: PLC0415
+    from triggers.api import make_api  # noqa: PLC0415
+
+    await serve(make_api(settings), settings.api, stop)
+
+
+async def deliver(settings: Settings, stop: asyncio.Event) -> None:
+    from delivery.worker import DeliveryWorker  # noqa: PLC0415
+
+    from access.secrets import Keyring  # noqa: PLC0415
+    from runtime.clock import SYSTEM  # noqa: PLC0415
+
+    keyring = Keyring.from_setting(settings.master_keys.get_secret_value())
+    await asyncio.to_thread(wait_for_kafka, settings)
+    await asyncio.to_thread(wait_for_postgres, settings)
+    connections = pool(settings.postgres, search_path=CONTROL_SCHEMA, application="delivery", size_max=2)
+    await connections.open()
+    guard = stall_guard(settings)
+    worker = DeliveryWorker(settings, SYSTEM, connections, keyring, guard)
+    try:
+        await worker.run(stop)
+    finally:
+        await connections.close()
 
 
 async def dedup(settings: Settings, stop: asyncio.Event) -> None:

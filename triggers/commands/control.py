@@ -8,9 +8,9 @@ from typing import Annotated
 
 import redis
 import typer
-from access.auth import epoch_key, epoch_value
 
 from access import api_keys, audit, endpoints, keys, organizations
+from access.auth import epoch_key, epoch_value
 from access.secrets import Keyring
 from runtime.clock import SYSTEM
 from runtime.settings import Settings

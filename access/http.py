@@ -1,0 +1,119 @@
+"""Problems as HTTP answers (RFC 9457), request ids, and what every answer carries, for the ASGI hot path and for FastAPI alike."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from runtime.clock import Clock
+from runtime.telemetry import Trace, log
+from schemas import ids
+from schemas.problems import CONTENT_TYPE, INTERNAL, INVALID_PARAMETER, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, ProblemError
+
+_REQUEST_ID: Final = re.compile(rb"\A[A-Za-z0-9._-]{1,64}\Z")
+_TRACE_RANDOM_BYTES: Final = 24
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+
+class Context(NamedTuple):
+    """What a request is called in logs, answers and record headers."""
+
+    request_id: str
+    trace: Trace
+
+
+def context_of(headers: RawHeaders, clock: Clock) -> Context:
+    """The caller's `X-Request-Id` if it is harmless to repeat, else a new one; the caller's trace continued, else a new one."""
+    request_id = traceparent = None
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.match(value):
+            request_id = value.decode()
+        elif name == b"traceparent":
+            traceparent = value.decode("latin-1")
+    if request_id is None:
+        request_id = ids.request_id(clock.now_ms(), os.urandom(ids.RANDOM_BYTES))
+    return Context(request_id, Trace.parse(traceparent, os.urandom(_TRACE_RANDOM_BYTES)))
+
+
+def problem_body(error: ProblemError, request_id: str) -> bytes:
+    return msgspec.json.encode(error.document(request_id))
+
+
+def problem_headers(error: ProblemError, request_id: str) -> dict[str, str]:
+    return {"Content-Type": CONTENT_TYPE, "X-Request-Id": request_id, "Cache-Control": "no-store", **error.headers}
+
+
+def install(app: FastAPI, clock: Clock) -> None:
+    """Render every error of `app`'s routes as a problem document."""
+
+    def answer(request: Request, error: ProblemError) -> Response:
+        request_id = context_of(request.headers.raw, clock).request_id
+        return Response(problem_body(error, request_id), error.problem.status, problem_headers(error, request_id))
+
+    async def on_problem(request: Request, error: Exception) -> Response:
+        if not isinstance(error, ProblemError):
+            raise error
+        return answer(request, error)
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        details = error.errors() if isinstance(error, RequestValidationError) else []
+        first = details[0] if details else {"loc": ("request",), "msg": "is not valid"}
+        place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+        return answer(request, ProblemError(INVALID_PARAMETER, f"{place}: {first['msg']}."))
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        headers: Mapping[str, str] = (error.headers or {}) if isinstance(error, HTTPException) else {}
+        if status == METHOD_NOT_ALLOWED.status:
+            allowed = headers.get("allow") or headers.get("Allow") or ""
+            return answer(request, ProblemError(METHOD_NOT_ALLOWED, f"Use one of: {allowed}.", headers={"Allow": allowed}))
+        if status == NOT_FOUND.status:
+            return answer(request, ProblemError(NOT_FOUND, "There is no such path. The API's paths are listed in /openapi.json."))
+        return answer(request, ProblemError(Problem("http", status, "The request could not be answered"), str(error)))
+
+    async def on_failure(request: Request, error: Exception) -> Response:
+        context = context_of(request.headers.raw, clock)
+        log.error("request.failed", path=request.url.path, request_id=context.request_id, exc_info=error)
+        failed = ProblemError(INTERNAL, "The failure was logged under this request id. Try again, and report the id if it stays.")
+        return Response(problem_body(failed, context.request_id), 500, problem_headers(failed, context.request_id))
+
+    app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_failure)
+
+
+def problem_responses(*problems: Problem) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` for the problems a route can answer with, grouped by status, with an example each."""
+    grouped: dict[int | str, dict[str, Any]] = {}
+    for problem in problems:
+        entry = grouped.setdefault(
+            problem.status, {"description": problem.title, "content": {CONTENT_TYPE: {"schema": PROBLEM_SCHEMA, "examples": {}}}}
+        )
+        example = {"type": problem.type, "title": problem.title, "status": problem.status, "detail": "What to do.", "request_id": "req_…"}
+        entry["content"][CONTENT_TYPE]["examples"][problem.slug] = {"value": example}
+    return grouped
+
+
+PROBLEM_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "request_id"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What to do."},
+        "request_id": {"type": "string"},
+        "id": {"type": "string", "description": "The event this one collides with, where there is one."},
+        "outcome": {"type": "string", "enum": ["not_appended", "unknown"], "description": "With 503: whether the event may be in the log."},
+    },
+}

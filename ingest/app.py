@@ -1,0 +1,235 @@
+"""The HTTP application: the hot path in front of FastAPI, health, and how uvicorn serves it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from typing import Any, Final
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from access.http import install, problem_responses
+from ingest.routes import PostEvents, Receive, Scope, Send
+from runtime.clock import Clock
+from runtime.settings import ApiSettings
+from schemas import problems
+
+_SHUTDOWN_TIMEOUT_S: Final = 10
+_KEEP_ALIVE_S: Final = 30
+#: A probe's answer serves for this long, so that health checks cannot load the servers they ask about.
+_PROBE_CACHE_S: Final = 1.0
+_PROBE_TIMEOUT_S: Final = 2.0
+
+Probe = Callable[[], Awaitable[bool]]
+
+
+class Readiness:
+    """Which servers answer. `required` ones decide whether this process is ready; without the others it is degraded."""
+
+    def __init__(self, clock: Clock, required: Mapping[str, Probe], optional: Mapping[str, Probe]) -> None:
+        self._clock = clock
+        self._probes = {**required, **optional}
+        self._required = frozenset(required)
+        self._answer: tuple[int, dict[str, Any]] = (503, {})
+        self._until_s = 0.0
+        self._asking = asyncio.Lock()
+
+    async def answer(self) -> tuple[int, dict[str, Any]]:
+        """(status, document)."""
+        async with self._asking:
+            if self._clock.monotonic_s() >= self._until_s:
+                results = await asyncio.gather(*(self._ask(probe) for probe in self._probes.values()))
+                states = dict(zip(self._probes, results, strict=True))
+                down = {name for name, up in states.items() if not up}
+                status = "unavailable" if down & self._required else "degraded" if down else "ready"
+                document = {"status": status, "dependencies": {name: "ok" if up else "down" for name, up in states.items()}}
+                self._answer = (503 if status == "unavailable" else 200, document)
+                self._until_s = self._clock.monotonic_s() + _PROBE_CACHE_S
+            return self._answer
+
+    @staticmethod
+    async def _ask(probe: Probe) -> bool:
+        try:
+            return await asyncio.wait_for(probe(), _PROBE_TIMEOUT_S)
+        except TimeoutError:
+            return False
+
+
+class Front:
+    """Sends `POST /events` straight to its endpoint and everything else to FastAPI."""
+
+    def __init__(self, post_events: PostEvents, rest: FastAPI) -> None:
+        self._post_events = post_events
+        self.rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/events" and scope["method"] == "POST":
+            await self._post_events(scope, receive, send)
+        else:
+            await self.rest(scope, receive, send)
+
+
+def create_app(
+    settings: ApiSettings,
+    clock: Clock,
+    post_events: PostEvents,
+    readiness: Readiness,
+    routers: Sequence[APIRouter],
+    *,
+    version: str,
+    background: Callable[[], AbstractAsyncContextManager[None]],
+) -> Front:
+    """The ASGI application. `background` is what runs beside requests, from before the first to after the last."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with background():
+            yield
+
+    app = FastAPI(
+        title="Triggers",
+        version=version,
+        description="Post events once, for good; read them in an inbox or receive them as signed webhooks.",
+        docs_url="/docs" if settings.docs_enabled else None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        lifespan=lifespan,
+    )
+    install(app, clock)
+    app.include_router(_about(readiness, version))
+    app.include_router(_documented())
+    for router in routers:
+        app.include_router(router)
+    return Front(post_events, app)
+
+
+def _about(readiness: Readiness, version: str) -> APIRouter:
+    router = APIRouter(tags=["about"])
+
+    @router.get("/", summary="What this is")
+    async def root() -> dict[str, str]:
+        return {"name": "triggers", "version": version, "docs": "/docs", "openapi": "/openapi.json", "health": "/health/ready"}
+
+    @router.get("/health", summary="Whether the process lives")
+    async def health() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/health/ready", summary="Whether it can serve, with each server it needs", responses={503: {"description": "It cannot"}})
+    async def ready() -> Response:
+        status, document = await readiness.answer()
+        return JSONResponse(document, status)
+
+    @router.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+_EXAMPLE_ID: Final = "evt_01a20b40-2613-7e81-8b4f-01a3759c2793"
+_EVENT_EXAMPLE: Final = {
+    "type": "order.paid",
+    "payload": {"order": 17, "amount": 20.5},
+    "idempotency_key": "order-17-paid",
+    "occurred_at": "2026-11-24T02:31:23Z",
+    "subject": "order/17",
+}
+_EVENT_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["type", "payload"],
+    "additionalProperties": False,
+    "properties": {
+        "type": {"type": "string", "maxLength": 256, "pattern": "^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$"},
+        "payload": {"description": "Any JSON value, at most 262,144 bytes as sent. Kept and delivered byte for byte."},
+        "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
+        "occurred_at": {"type": ["string", "null"], "format": "date-time"},
+        "subject": {"type": ["string", "null"], "minLength": 1, "maxLength": 256},
+    },
+}
+
+
+def _documented() -> APIRouter:
+    """`POST /events` as OpenAPI shows it. Requests never come here: `Front` takes them first."""
+    router = APIRouter(tags=["events"])
+    answers: dict[int | str, dict[str, Any]] = problem_responses(
+        problems.MALFORMED_JSON, problems.INVALID_HEADER, problems.MISSING_KEY, problems.INVALID_KEY, problems.FORBIDDEN,
+        problems.REQUEST_TIMEOUT, problems.DUPLICATE, problems.IN_FLIGHT, problems.BODY_TOO_LARGE, problems.PAYLOAD_TOO_LARGE,
+        problems.UNSUPPORTED_MEDIA_TYPE, problems.INVALID_EVENT, problems.KEY_REUSED, problems.NOT_APPENDED, problems.UNKNOWN_OUTCOME,
+        problems.UNAVAILABLE,
+    )  # fmt: skip
+    answers[201] = {
+        "description": "The event is in the log and takes effect once.",
+        "headers": {"Location": {"schema": {"type": "string"}, "description": "Where to ask what became of it."}},
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["id", "status", "received_at"],
+                    "properties": {
+                        "id": {"type": "string"},
+                        "status": {"type": "string", "enum": ["pending"]},
+                        "received_at": {"type": "string", "format": "date-time"},
+                    },
+                },
+                "example": {"id": _EXAMPLE_ID, "status": "pending", "received_at": "2026-11-24T02:31:23.155Z"},
+            }
+        },
+    }
+    extra = {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _EVENT_SCHEMA, "example": _EVENT_EXAMPLE}}},
+        "parameters": [
+            {"name": "X-API-Key", "in": "header", "required": True, "schema": {"type": "string"}},
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": "Instead of `idempotency_key` in the body. Within 24 h the same key answers 409 with the event's id.",
+            },
+        ],
+    }
+
+    @router.post("/events", status_code=201, summary="Post one event", responses=answers, openapi_extra=extra)
+    async def post_events() -> None: ...
+
+    return router
+
+
+class _Server(uvicorn.Server):
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        """None: the process has its own handlers."""
+        return nullcontext()
+
+
+async def serve(app: Front, settings: ApiSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then finish what is under way. Raises `SystemExit` if the port cannot be taken."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            loop="none",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
+        )
+    )
+
+    async def ask_to_stop() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    waiting = asyncio.create_task(ask_to_stop())
+    try:
+        await server.serve()
+    finally:
+        waiting.cancel()

@@ -1,0 +1,76 @@
+"""The append to the log: what a 201 stands for. Rebuilds the producer when librdkafka gives it up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from runtime.kafka import AppendError, Bus, Headers, Report
+from runtime.metrics import APPENDS
+from runtime.telemetry import log
+from schemas.ids import OrganizationId
+from schemas.keys import record_key
+from schemas.problems import NOT_APPENDED, UNKNOWN_OUTCOME, ProblemError
+from schemas.topics import EVENTS_INGESTED
+
+_RETRY_AFTER: Final = {"Retry-After": "2"}
+
+
+class Appender:
+    """Appends events to `events.ingested` with acks=all. One per process."""
+
+    def __init__(self, make_bus: Callable[[Callable[[str], None]], Bus], *, in_flight_max: int) -> None:
+        self._make_bus = make_bus
+        self._in_flight_max = in_flight_max
+        self._bus = make_bus(self._on_fatal)
+        self._rebuilding: asyncio.Task[None] | None = None
+
+    @property
+    def bus(self) -> Bus:
+        return self._bus
+
+    async def start(self) -> None:
+        await self._bus.start()
+
+    async def append(self, organization: OrganizationId, value: bytes, headers: Headers) -> Report:
+        """Raises the problems `not-appended` and `outcome-unknown`, each saying in `outcome` whether the event may be in the log."""
+        if self._bus.outstanding >= self._in_flight_max:
+            APPENDS.labels("not_appended").inc()
+            raise not_appended("Too many events are waiting for the log.")
+        try:
+            report = await self._bus.send(EVENTS_INGESTED, value, record_key(organization), headers=headers)
+        except AppendError as error:
+            APPENDS.labels(error.outcome).inc()
+            log.warning("append.failed", outcome=error.outcome, error=error.detail)
+            raise (not_appended("The log refused it.") if error.outcome == "not_appended" else unknown()) from error
+        APPENDS.labels("appended").inc()
+        return report
+
+    async def stop(self) -> None:
+        await self._bus.flush()
+        await self._bus.stop()
+
+    def _on_fatal(self, reason: str) -> None:
+        log.error("producer.rebuilding", reason=reason)
+        if self._rebuilding is None or self._rebuilding.done():
+            self._rebuilding = asyncio.get_running_loop().create_task(self._rebuild())
+
+    async def _rebuild(self) -> None:
+        old, fresh = self._bus, self._make_bus(self._on_fatal)
+        await fresh.start()
+        self._bus = fresh
+        await old.stop()
+
+
+def not_appended(why: str) -> ProblemError:
+    return ProblemError(NOT_APPENDED, f"{why} Send it again in a moment.", headers=_RETRY_AFTER, members={"outcome": "not_appended"})
+
+
+def unknown() -> ProblemError:
+    return ProblemError(
+        UNKNOWN_OUTCOME,
+        "The log did not confirm in time; the event may be there. Send it again with the same idempotency key.",
+        headers=_RETRY_AFTER,
+        members={"outcome": "unknown"},
+    )

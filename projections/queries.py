@@ -1,0 +1,130 @@
+"""Reads of the folds, as typed rows. Every statement names organization and mode: nothing here can show another's data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from projections.cursors import Position
+from projections.fold import Connection
+from runtime.sql import load
+from schemas.events import Mode
+from schemas.ids import EventId, OrganizationId
+from schemas.topics import EVENTS_ACCEPTED, GENERATION
+
+Status = Literal["unacked", "acked", "all"]
+
+
+class Owner(NamedTuple):
+    """Whose data is read."""
+
+    organization: OrganizationId
+    mode: Mode
+
+
+class Item(NamedTuple):
+    """One inbox event. `payload` is the slice as sent; `delivery` its status over all endpoints, `acknowledged` once acked."""
+
+    generation: int
+    position: int
+    partition: int
+    event_id: str
+    type: str
+    subject: str | None
+    occurred_at: str | None
+    received_at_ms: int
+    content_type: str
+    payload: bytes
+    acked_at_ms: int | None
+    delivery: str
+
+
+class Event(NamedTuple):
+    """One accepted event, without its payload."""
+
+    generation: int
+    partition: int
+    position: int
+    ingested_offset: int
+    type: str
+    subject: str | None
+    occurred_at: str | None
+    received_at_ms: int
+    appended_at_ms: int
+    payload_sha256: str
+    payload_bytes: int
+    acked_at_ms: int | None
+    ack_offset: int | None
+
+
+class Attempt(NamedTuple):
+    """One attempt at one endpoint; every field but the endpoint is None while none was made."""
+
+    endpoint_id: str
+    attempt: int | None
+    outcome: str | None
+    started_at_ms: int | None
+    duration_ms: int | None
+    status: int | None
+    error: str | None
+    worker: str | None
+    next: str | None
+    next_at_ms: int | None
+    dead_reason: str | None
+
+
+class Lost(NamedTuple):
+    """What a dropped event lost to: `kind` is `duplicate` or `conflict`."""
+
+    original_id: str
+    kind: str
+    partition: int
+    ingested_offset: int
+    appended_at_ms: int
+    type: str
+
+
+async def page(connection: Connection, owner: Owner, status: Status, event_type: str | None, after: Position, limit: int) -> list[Item]:
+    """At most `limit` events after a position, in order: one statement."""
+    statement = load("projections", "page").replace(b"{positions}", load("projections", f"page_{status}"))
+    values = {**owner._asdict(), "type": event_type, "generation": after.generation, "offset": after.offset, "limit": limit}
+    cursor = await connection.execute(statement, values, binary=True)
+    return [Item._make(row) for row in await cursor.fetchall()]
+
+
+async def newest(connection: Connection, owner: Owner) -> tuple[int, int] | None:
+    """(generation, offset) of the last event."""
+    cursor = await connection.execute(load("projections", "newest_position"), owner._asdict())
+    return await cursor.fetchone()
+
+
+async def find_event(connection: Connection, owner: Owner, event_id: EventId) -> Event | None:
+    row = await _one(connection, "find_event", owner, event_id)
+    return None if row is None else Event._make(row)
+
+
+async def find_attempts(connection: Connection, owner: Owner, event_id: EventId) -> list[Attempt]:
+    cursor = await connection.execute(load("projections", "find_attempts"), {**owner._asdict(), "event_id": event_id})
+    return [Attempt._make(row) for row in await cursor.fetchall()]
+
+
+async def find_duplicate(connection: Connection, owner: Owner, event_id: EventId) -> Lost | None:
+    row = await _one(connection, "find_duplicate", owner, event_id)
+    return None if row is None else Lost._make(row)
+
+
+async def ackable(connection: Connection, owner: Owner, event_ids: list[str]) -> dict[str, bool]:
+    """Ids that are events of `owner`, and whether each is acknowledged already. Unknown and foreign ids are not in it."""
+    cursor = await connection.execute(load("projections", "ackable"), {**owner._asdict(), "ids": event_ids})
+    return dict(await cursor.fetchall())
+
+
+async def ingested_high(connection: Connection, partition: int) -> int:
+    """The highest ingested offset the inbox has taken from a partition, -1 before the first."""
+    cursor = await connection.execute(load("projections", "ingested_high"), (EVENTS_ACCEPTED, partition, GENERATION))
+    row = await cursor.fetchone()
+    return -1 if row is None else int(row[0])
+
+
+async def _one(connection: Connection, name: str, owner: Owner, event_id: EventId) -> tuple[Any, ...] | None:
+    cursor = await connection.execute(load("projections", name), {**owner._asdict(), "event_id": event_id})
+    return await cursor.fetchone()

@@ -1,0 +1,217 @@
+"""What a reader asks for, as answers: pages of the inbox, acknowledgements, what became of an event. Knows no HTTP but its problems."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psycopg
+import psycopg_pool
+from confluent_kafka import KafkaException
+from msgspec import Raw
+
+from projections import acks, cursors, queries
+from projections.cursors import Position
+from projections.offsets import lock_partition
+from projections.pending import PendingLook
+from projections.queries import Owner, Status
+from runtime.clock import Clock
+from runtime.kafka import AppendError, Bus
+from runtime.postgres import Pool
+from runtime.telemetry import event_line, log
+from schemas import codec
+from schemas.events import SCHEMA_VERSION, Ack
+from schemas.ids import EventId, parse_event_id
+from schemas.keys import partition_of, record_key
+from schemas.problems import NOT_APPENDED, NOT_FOUND, UNAVAILABLE, UNKNOWN_OUTCOME, ProblemError
+from schemas.topics import GENERATION, INBOX_ACKS
+
+#: Pause between looks of a long poll, readers that may wait at once, and what an empty page suggests to a poller.
+_LOOK_PAUSE_S: Final = 0.2
+_WAITERS_MAX: Final = 256
+_NEXT_POLL_MS: Final = 1_000
+
+
+class Reading:
+    """The read side. One per process."""
+
+    def __init__(self, pool: Pool, bus: Callable[[], Bus], look: PendingLook, clock: Clock, *, cursor_key: bytes, partitions: int) -> None:
+        self._pool = pool
+        self._bus = bus
+        self._look = look
+        self._clock = clock
+        self._cursor_key = cursor_key
+        self._partitions = partitions
+        self._waiters = asyncio.Semaphore(_WAITERS_MAX)
+
+    async def page(
+        self, owner: Owner, *, status: Status, event_type: str | None, cursor: str | None, limit: int, wait_s: float
+    ) -> dict[str, Any]:
+        """A page as the answer's document; payloads are `msgspec.Raw`. Raises the problems `invalid-cursor` and `unavailable`."""
+        bound = (owner.organization, owner.mode, status, event_type or "")
+        after = await self._begin(owner, cursor, bound)
+        deadline_s = self._clock.monotonic_s() + wait_s
+        async with self._waiters:
+            while True:
+                async with self._connection() as connection:
+                    found = await queries.page(connection, owner, status, event_type, after, limit + 1)
+                if found or self._clock.monotonic_s() >= deadline_s:
+                    break
+                await asyncio.sleep(_LOOK_PAUSE_S)
+        items, more = found[:limit], len(found) > limit
+        if items:
+            last = items[-1]
+            after = Position(last.generation, last.partition, last.position)
+        return {
+            "events": [_item(item) for item in items],
+            "next_cursor": cursors.encode(after, self._cursor_key, *bound),
+            "has_more": more,
+            "truncated": None,
+            "next_poll_ms": 0 if more else _NEXT_POLL_MS,
+        }
+
+    async def _begin(self, owner: Owner, cursor: str | None, bound: tuple[str, ...]) -> Position:
+        partition = partition_of(record_key(owner.organization), self._partitions)
+        if cursor is None:
+            return Position(GENERATION, partition, -1)
+        if cursor != "now":
+            return cursors.decode(cursor, self._cursor_key, *bound)
+        async with self._connection() as connection:
+            newest = await queries.newest(connection, owner)
+        return Position(GENERATION, partition, -1) if newest is None else Position(newest[0], partition, newest[1])
+
+    async def event(self, owner: Owner, text: str) -> dict[str, Any]:
+        """What became of an event. Raises the problems `not-found` (unknown and foreign ids alike) and `unavailable`."""
+        event_id = parse_event_id(text)
+        if event_id is None:
+            raise _unknown_event()
+        partition = partition_of(record_key(owner.organization), self._partitions)
+        async with self._connection() as connection:
+            found = await queries.find_event(connection, owner, event_id)
+            if found is not None:
+                return _accepted(event_id, found, await queries.find_attempts(connection, owner, event_id))
+            lost = await queries.find_duplicate(connection, owner, event_id)
+            if lost is not None:
+                return {
+                    "id": event_id, "status": lost.kind, "original_id": lost.original_id, "type": lost.type,
+                    "ingested": {"partition": lost.partition, "offset": lost.ingested_offset, "appended_at": _time(lost.appended_at_ms)},
+                }  # fmt: skip
+            high = await queries.ingested_high(connection, partition)
+        try:
+            pending = await self._look.find(owner, event_id, high)
+        except KafkaException as error:
+            raise _unavailable(error) from error
+        if pending is None:
+            raise _unknown_event()
+        return {"id": event_id, "status": pending}
+
+    async def ack(self, owner: Owner, ids: list[str], request_headers: list[tuple[str, bytes | None]]) -> dict[str, Any]:
+        """Acknowledge: log first, then exactly what the fold will write, then the answer. All of a call or nothing."""
+        wanted = list(dict.fromkeys(ids))
+        async with self._connection() as connection:
+            known = await queries.ackable(connection, owner, wanted)
+        fresh = [text for text in wanted if known.get(text) is False]
+        if fresh:
+            await self._append_ack(owner, [EventId(text) for text in fresh], request_headers)
+        results = [{"id": text, "status": "acknowledged" if text in known else "unknown"} for text in wanted]
+        return {
+            "acknowledged": sum(text in known for text in wanted),
+            "failed": sum(text not in known for text in wanted),
+            "results": results,
+        }
+
+    async def _append_ack(self, owner: Owner, ids: list[EventId], headers: list[tuple[str, bytes | None]]) -> None:
+        record = Ack(v=SCHEMA_VERSION, organization=owner.organization, mode=owner.mode, ids=ids)
+        try:
+            report = await self._bus().send(
+                INBOX_ACKS, codec.encode(record), record_key(owner.organization), headers=[*codec.STANDARD_HEADERS, *headers]
+            )
+        except AppendError as error:
+            problem = NOT_APPENDED if error.outcome == "not_appended" else UNKNOWN_OUTCOME
+            raise ProblemError(
+                problem, "The acknowledgement is not confirmed. Send it again: acknowledging twice changes nothing.",
+                headers={"Retry-After": "2"}, members={"outcome": error.outcome},
+            ) from error  # fmt: skip
+        rows = [acks.Row(owner.organization, owner.mode, event_id, report.offset, report.timestamp_ms) for event_id in sorted(ids)]
+        try:
+            async with self._connection() as connection, connection.transaction():
+                await lock_partition(connection, report.partition)
+                await acks.apply(connection, report.partition, rows)
+        except ProblemError:
+            # It is in the log, so it holds; the fold writes it. The caller is told that it cannot be seen yet.
+            log.warning("ack.not_written_yet", partition=report.partition, offset=report.offset)
+        event_line(
+            "inbox.acknowledged", organization=owner.organization, mode=owner.mode, count=len(ids), partition=report.partition,
+            offset=report.offset,
+        )  # fmt: skip
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (psycopg.OperationalError, psycopg_pool.PoolTimeout) as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> ProblemError:
+    log.warning("read.unavailable", error=str(error).splitlines()[:1])
+    return ProblemError(UNAVAILABLE, "What was asked for cannot be read right now. Try again in a moment.", headers={"Retry-After": "2"})
+
+
+def _unknown_event() -> ProblemError:
+    return ProblemError(NOT_FOUND, "There is no such event. Check the id, and that the key is of the right organization and mode.")
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _time_or_none(ms: int | None) -> str | None:
+    return None if ms is None else _time(ms)
+
+
+def _item(item: queries.Item) -> dict[str, Any]:
+    return {
+        "id": item.event_id,
+        "type": item.type,
+        "subject": item.subject,
+        "occurred_at": item.occurred_at,
+        "received_at": _time(item.received_at_ms),
+        "content_type": item.content_type,
+        "status": item.delivery,
+        "ack": None if item.acked_at_ms is None else {"acked_at": _time(item.acked_at_ms)},
+        "position": {"generation": item.generation, "partition": item.partition, "offset": item.position},
+        "payload": Raw(item.payload),
+    }
+
+
+def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt]) -> dict[str, Any]:
+    deliveries: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        attempts = deliveries.setdefault(row.endpoint_id, [])
+        if row.attempt is not None and row.started_at_ms is not None:
+            attempts.append(
+                {
+                    "attempt": row.attempt, "outcome": row.outcome, "started_at": _time(row.started_at_ms), "duration_ms": row.duration_ms,
+                    "status": row.status, "error": row.error, "worker": row.worker, "next": row.next,
+                    "next_at": _time_or_none(row.next_at_ms), "dead_reason": row.dead_reason,
+                }
+            )  # fmt: skip
+    return {
+        "id": event_id,
+        "status": "accepted",
+        "type": found.type,
+        "subject": found.subject,
+        "occurred_at": found.occurred_at,
+        "received_at": _time(found.received_at_ms),
+        "payload_bytes": found.payload_bytes,
+        "payload_sha256": found.payload_sha256,
+        "ingested": {"partition": found.partition, "offset": found.ingested_offset, "appended_at": _time(found.appended_at_ms)},
+        "accepted": {"generation": found.generation, "partition": found.partition, "offset": found.position},
+        "ack": None if found.acked_at_ms is None else {"acked_at": _time(found.acked_at_ms), "offset": found.ack_offset},
+        "deliveries": [{"endpoint_id": endpoint, "attempts": attempts} for endpoint, attempts in deliveries.items()],
+    }

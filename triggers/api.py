@@ -1,0 +1,102 @@
+"""The API process: ingest and the read side in one ASGI application.
+
+It starts without waiting for its servers: what needs a server that is away answers 503 and says so, and `/health/ready` names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from typing import Final
+
+import psycopg
+import psycopg_pool
+
+from access.auth import Authenticator, epoch_key
+from access.secrets import Keyring
+from ingest.app import Front, Readiness, create_app
+from ingest.append import Appender
+from ingest.idempotency import Reservations
+from ingest.routes import PostEvents
+from projections.pending import PendingLook
+from projections.reading import Reading
+from projections.routes import router
+from runtime.clock import SYSTEM
+from runtime.kafka import Bus
+from runtime.postgres import FOLDS_SCHEMA, pool
+from runtime.redis import RedisTick, RedisUnavailable
+from runtime.settings import Settings
+
+_PROBE_TIMEOUT_S: Final = 1.5
+
+
+def make_api(settings: Settings) -> Front:
+    """Everything of the API process, wired. Raises `access.secrets.KeyringError` without master keys."""
+    ingest, clock = settings.ingest, SYSTEM
+    cursor_key = Keyring.from_setting(settings.master_keys.get_secret_value()).derive(b"cursor")
+    connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="api")
+    authenticator = Authenticator(ingest, clock, connections)
+    tick = RedisTick(settings.redis, clock, watch=epoch_key(), on_watched=authenticator.on_epoch)
+    authenticator.tick = tick
+
+    def make_bus(on_fatal: Callable[[str], None]) -> Bus:
+        return Bus(settings.kafka, client_id="api", delivery_timeout_s=ingest.delivery_timeout_s, on_fatal=on_fatal)
+
+    appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
+    reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
+    post_events = PostEvents(ingest, clock, authenticator, tick, reservations, appender)
+    reading = Reading(
+        connections,
+        lambda: appender.bus,
+        PendingLook(settings.kafka),
+        clock,
+        cursor_key=cursor_key,
+        partitions=settings.kafka.partitions,
+    )
+
+    async def kafka_answers() -> bool:
+        return await appender.bus.reachable(_PROBE_TIMEOUT_S)
+
+    async def postgres_answers() -> bool:
+        try:
+            async with connections.connection(timeout=_PROBE_TIMEOUT_S) as connection:
+                await connection.execute("SELECT 1")
+        except (psycopg.Error, psycopg_pool.PoolTimeout):
+            return False
+        return True
+
+    async def redis_answers() -> bool:
+        try:
+            await tick.touch()
+        except RedisUnavailable:
+            return False
+        return True
+
+    readiness = Readiness(clock, {"kafka": kafka_answers, "postgres": postgres_answers}, {"redis": redis_answers})
+
+    @asynccontextmanager
+    async def background() -> AsyncIterator[None]:
+        await appender.start()
+        await connections.open()
+        epoch = asyncio.create_task(authenticator.keep_epoch())
+        try:
+            yield
+        finally:
+            epoch.cancel()
+            with suppress(asyncio.CancelledError):
+                await epoch
+            await appender.stop()
+            await tick.close()
+            await connections.close()
+
+    return create_app(
+        settings.api,
+        clock,
+        post_events,
+        readiness,
+        [router(reading, authenticator.request, clock)],
+        version=version("triggers-on-kafka"),
+        background=background,
+    )
