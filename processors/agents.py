@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from aiokafka import ConsumerRecord
 from faust.types import TP
@@ -26,22 +26,16 @@ from runtime.metrics import DEDUP_DECISIONS, REJECTED
 from runtime.telemetry import event_line, event_lines_on
 from schemas import codec
 from schemas.codec import (
-    HEADER_REJECTED_DETAIL,
-    HEADER_REJECTED_OFFSET,
-    HEADER_REJECTED_PARTITION,
-    HEADER_REJECTED_REASON,
-    HEADER_REJECTED_TOPIC,
     HEADER_REQUEST_ID,
     HEADER_TRACEPARENT,
     CodecError,
+    rejected_headers,
 )
 from schemas.events import Ingested
 from schemas.ids import EventId
 from schemas.keys import table_key
 from schemas.records import Record
 from schemas.topics import EVENTS_ACCEPTED, EVENTS_DUPLICATES, EVENTS_REJECTED
-
-_DETAIL_BYTES_MAX: Final = 1_000
 
 BatchHandler = Callable[[TP, Batch, Callable[[], bool]], Awaitable[bool]]
 
@@ -71,14 +65,7 @@ def as_record(fetched: ConsumerRecord) -> Record:
 
 def reject(outputs: Outputs, tp: TP, record: Record, error: CodecError) -> None:
     """Park a record that cannot be read in `events.rejected`: value and key as found, origin and reason in headers."""
-    headers = [
-        *record.headers,
-        (HEADER_REJECTED_TOPIC, tp.topic.encode()),
-        (HEADER_REJECTED_PARTITION, b"%d" % tp.partition),
-        (HEADER_REJECTED_OFFSET, b"%d" % record.offset),
-        (HEADER_REJECTED_REASON, error.reason.encode()),
-        (HEADER_REJECTED_DETAIL, error.detail.encode()[:_DETAIL_BYTES_MAX]),
-    ]
+    headers = [*record.headers, *rejected_headers(tp.topic, tp.partition, record.offset, error)]
     outputs.produce(EVENTS_REJECTED, record.value, record.key, tp.partition, headers=headers, timestamp_ms=max(record.timestamp_ms, 0))
     REJECTED.labels(tp.topic, error.reason).inc()
     event_line(

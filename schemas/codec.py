@@ -29,6 +29,9 @@ HEADER_REJECTED_DETAIL: Final = "rejected-detail"
 
 RejectReason = Literal["malformed", "unknown_version", "tombstone", "key_mismatch", "wrong_partition", "too_large"]
 
+#: Bytes of an error's text kept in a header.
+_DETAIL_BYTES_MAX: Final = 1_000
+
 #: Headers of every record this version writes, beside event id and trace.
 STANDARD_HEADERS: Final[tuple[tuple[str, bytes], ...]] = (
     (HEADER_SCHEMA_VERSION, str(SCHEMA_VERSION).encode()),
@@ -43,6 +46,17 @@ class CodecError(ValueError):
         super().__init__(f"{reason}: {detail}")
         self.reason: RejectReason = reason
         self.detail = detail
+
+
+def rejected_headers(topic: str, partition: int, offset: int, error: CodecError) -> list[tuple[str, bytes]]:
+    """Origin and reason, added to the headers of a record that is parked in `events.rejected`."""
+    return [
+        (HEADER_REJECTED_TOPIC, topic.encode()),
+        (HEADER_REJECTED_PARTITION, b"%d" % partition),
+        (HEADER_REJECTED_OFFSET, b"%d" % offset),
+        (HEADER_REJECTED_REASON, error.reason.encode()),
+        (HEADER_REJECTED_DETAIL, error.detail.encode()[:_DETAIL_BYTES_MAX]),
+    ]
 
 
 class _Version(msgspec.Struct):

@@ -76,8 +76,10 @@ class PastAttempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: TextField | None = None
 
 
-class RetryTask(Struct, frozen=True, kw_only=True):
+class RetryTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """On a delay topic: make attempt `attempt` of this event to this endpoint, not before `not_before_ms`.
+
+    `hop` counts the delay topics the task has been through before this one, so that each leg is recognised after a crash.
 
     `event` is the ingested value, verbatim, so that every attempt posts the same bytes without reading another topic.
     """
@@ -89,6 +91,7 @@ class RetryTask(Struct, frozen=True, kw_only=True):
     endpoint_id: EndpointIdField
     attempt: AttemptNumber
     not_before_ms: Milliseconds
+    hop: Annotated[int, Meta(ge=0, le=10_000)] = 0
     history: list[PastAttempt]
     event: Raw
 

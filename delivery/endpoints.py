@@ -1,0 +1,104 @@
+"""Endpoints as delivery needs them: where to post, which types, and the secrets that sign. Postgres is waited for, never guessed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, NamedTuple, TypeVar
+
+import psycopg
+import psycopg_pool
+
+from access.secrets import Keyring
+from runtime.clock import Clock
+from runtime.postgres import Pool
+from runtime.sql import load
+from runtime.telemetry import log
+from schemas.ids import EndpointId
+
+T = TypeVar("T")
+
+#: An endpoint looked up for a retry serves others for this long: bursts of retries are one query a second, not thousands.
+_CACHE_S: Final = 1.0
+_CACHED_MAX: Final = 10_000
+_PAUSE_FIRST_S: Final = 0.1
+_PAUSE_MAX_S: Final = 5.0
+
+
+class Endpoint(NamedTuple):
+    id: EndpointId
+    organization: str
+    mode: str
+    url: str
+    event_types: tuple[str, ...] | None
+    secrets: tuple[bytes, ...]
+
+    def takes(self, event_type: str) -> bool:
+        return self.event_types is None or event_type in self.event_types
+
+
+class Endpoints:
+    """Look-ups of one worker. Every method waits for Postgres as long as it takes: our outage costs an endpoint no attempt."""
+
+    def __init__(self, pool: Pool, keyring: Keyring, clock: Clock, worker: str) -> None:
+        self._pool = pool
+        self._keyring = keyring
+        self._clock = clock
+        self._worker = worker
+        self._cache: dict[EndpointId, tuple[float, Endpoint | None]] = {}
+
+    async def of(self, owners: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Endpoint]]:
+        """Enabled endpoints by (organization, mode): one query for a batch of events, always fresh."""
+        wanted = sorted(set(owners))
+        if not wanted:
+            return {}
+        values = {"organizations": [o for o, _ in wanted], "modes": [m for _, m in wanted]}
+        found: dict[tuple[str, str], list[Endpoint]] = {}
+        for endpoint in await self._find("endpoints_of", values):
+            found.setdefault((endpoint.organization, endpoint.mode), []).append(endpoint)
+            self._remember(endpoint.id, endpoint)
+        return found
+
+    async def get(self, endpoint_id: EndpointId) -> Endpoint | None:
+        """One endpoint; None if it is deleted or disabled."""
+        cached = self._cache.get(endpoint_id)
+        if cached is not None and cached[0] > self._clock.monotonic_s():
+            return cached[1]
+        found = await self._find("endpoints_by_id", {"ids": [endpoint_id]})
+        endpoint = found[0] if found else None
+        self._remember(endpoint_id, endpoint)
+        return endpoint
+
+    async def disable_gone(self, endpoint_id: EndpointId) -> None:
+        async def disable(connection: Any) -> None:
+            await connection.execute(load("delivery", "disable_gone"), {"id": endpoint_id, "actor": f"delivery:{self._worker}"})
+
+        await self._until_postgres_answers(disable)
+        self._cache.pop(endpoint_id, None)
+
+    def _remember(self, endpoint_id: EndpointId, endpoint: Endpoint | None) -> None:
+        if len(self._cache) >= _CACHED_MAX:
+            self._cache.clear()
+        self._cache[endpoint_id] = (self._clock.monotonic_s() + _CACHE_S, endpoint)
+
+    async def _find(self, statement: str, values: dict[str, Any]) -> list[Endpoint]:
+        async def find(connection: Any) -> list[Endpoint]:
+            rows = await (await connection.execute(load("delivery", statement), values)).fetchall()
+            secrets: dict[str, list[bytes]] = {}
+            sealed = await connection.execute(load("delivery", "secrets_of"), {"ids": [row[0] for row in rows]})
+            for endpoint, ciphertext, master_key_id in await sealed.fetchall():
+                secrets.setdefault(endpoint, []).append(self._keyring.decrypt(master_key_id, bytes(ciphertext), endpoint.encode()))
+            return [Endpoint._make((*row[:4], tuple(row[4]) if row[4] else None, tuple(secrets.get(row[0], ())))) for row in rows]
+
+        return await self._until_postgres_answers(find)
+
+    async def _until_postgres_answers(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        pause_s = _PAUSE_FIRST_S
+        while True:
+            try:
+                async with self._pool.connection() as connection:
+                    return await work(connection)
+            except (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout) as error:
+                log.warning("delivery.waiting", server="PostgreSQL", error=str(error).splitlines()[:1], pause_s=pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _PAUSE_MAX_S)

@@ -1,0 +1,40 @@
+"""What a receiver gets: the body, the same bytes on every attempt, and the headers of Standard Webhooks that prove it. Pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from schemas.events import Ingested
+from schemas.ids import EventId
+
+
+def body(event: Ingested) -> bytes:
+    """`{"id", "type", "timestamp", "data"}` with the payload slice as sent. `timestamp`: `occurred_at`, else when the API received it."""
+    timestamp = event.occurred_at or _time(event.received_at_ms)
+    return msgspec.json.encode({"id": event.id, "type": event.type, "timestamp": timestamp, "data": event.payload})
+
+
+def headers(event_id: EventId, at_s: int, content: bytes, secrets: Sequence[bytes]) -> dict[str, str]:
+    """`webhook-id`, `webhook-timestamp` (Unix seconds of this attempt), `webhook-signature` (one `v1,…` per secret, space-separated).
+
+    HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks, "Signature scheme"). Raises `ValueError` without a secret.
+    """
+    if not secrets:
+        raise ValueError("an endpoint needs a signing secret")
+    signed = b"%b.%d.%b" % (event_id.encode(), at_s, content)
+    signatures = (base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode() for secret in secrets)
+    return {
+        "webhook-id": event_id,
+        "webhook-timestamp": str(at_s),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,112 @@
+"""Reading what earlier owners of a partition left in the log, before a new owner does anything with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from delivery.journal import Checkpoint, Journal, Leg, places, read_checkpoint
+from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
+from runtime.settings import KafkaSettings
+from runtime.telemetry import log
+from schemas import codec
+from schemas.codec import CodecError
+from schemas.deliveries import Planned
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_ACCEPTED
+
+_REQUEST_TIMEOUT_S: Final = 30.0
+#: No progress for this long means the log cannot be read: the caller's process ends and is started again.
+_STALL_TIMEOUT_S: Final = 60.0
+_BATCH_MAX: Final = 1_000
+
+Tails = dict[int, tuple[Checkpoint, Journal]]
+
+
+class TailReader:
+    """Reads the tails of all topics that deliveries write to, for some partitions."""
+
+    def __init__(self, kafka: KafkaSettings, retry_topics: Sequence[str], memory_ms: int) -> None:
+        self._kafka = kafka
+        self._retry_topics = frozenset(retry_topics)
+        self._topics = [DELIVERIES_ATTEMPTS, *retry_topics, DELIVERIES_DEAD]
+        self._memory_ms = memory_ms
+
+    def read(self, partitions: Sequence[int], committed: Sequence[TopicPartition], now_ms: int) -> Tails:
+        """Journals by partition. Raises `confluent_kafka.KafkaException`, `TimeoutError`."""
+        tails: Tails = {}
+        for tp in committed:
+            if tp.topic == EVENTS_ACCEPTED:
+                tails[tp.partition] = (read_checkpoint(tp.metadata), Journal(self._memory_ms))
+        if not tails:
+            return tails
+        consumer = Consumer(
+            {**client_config(self._kafka, "delivery-tails"), "group.id": "triggers-delivery-tails", "enable.auto.commit": False},
+            logger=LIBRDKAFKA_LOGGER,
+        )
+        began_s, count = time.monotonic(), 0
+        try:
+            ends: dict[tuple[str, int], int] = {}
+            begin: list[TopicPartition] = []
+            for partition in sorted(set(partitions) & tails.keys()):
+                low: dict[str, int] = {}
+                for topic in self._topics:
+                    first, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_TIMEOUT_S)
+                    low[topic], ends[topic, partition] = first, end
+                checkpoint, journal = tails[partition]
+                for topic, offset in places(checkpoint, low).items():
+                    end = ends[topic, partition]
+                    journal.read_until(topic, end)
+                    if offset < end:
+                        begin.append(TopicPartition(topic, partition, offset))
+            count = self._read(consumer, begin, ends, tails, now_ms)
+        finally:
+            consumer.close()
+        log.info("tails.read", partitions=list(partitions), records=count, duration_s=round(time.monotonic() - began_s, 3))
+        return tails
+
+    def _read(self, consumer: Consumer, begin: list[TopicPartition], ends: dict[tuple[str, int], int], tails: Tails, now_ms: int) -> int:
+        consumer.assign(begin)
+        left = {(tp.topic, tp.partition): ends[tp.topic, tp.partition] for tp in begin}
+        count, progress_s = 0, time.monotonic()
+        while left:
+            messages = consumer.consume(_BATCH_MAX, 0.2)
+            for message in messages:
+                if (error := message.error()) is not None:
+                    if not error.retriable():
+                        raise KafkaException(error)
+                    continue
+                place = (message.topic() or "", message.partition() or 0)
+                offset = message.offset() or 0
+                if place not in left or offset >= left[place]:
+                    left.pop(place, None)
+                    continue
+                self._learn(tails[place[1]][1], place[0], offset, message, now_ms)
+                count += 1
+                if offset + 1 >= left[place]:
+                    del left[place]
+            if messages:
+                progress_s = time.monotonic()
+            elif time.monotonic() - progress_s > _STALL_TIMEOUT_S:
+                raise TimeoutError(f"the tails of {sorted(left)} could not be read")
+        return count
+
+    def _learn(self, journal: Journal, topic: str, offset: int, message: Message, now_ms: int) -> None:
+        """What cannot be read is no fact of ours: whoever wrote it, the project processor parks it."""
+        try:
+            if topic == DELIVERIES_ATTEMPTS:
+                entry = codec.journal.decode(message.value())
+                if isinstance(entry, Planned):
+                    journal.add_plan(topic, offset, entry, now_ms)
+                else:
+                    journal.add_attempt(topic, offset, entry, now_ms)
+            elif topic in self._retry_topics:
+                task = codec.retry_task.decode(message.value())
+                journal.add_leg(topic, offset, Leg(task.event_id, task.endpoint_id, task.attempt, task.hop), now_ms)
+            else:
+                letter = codec.dead_letter.decode(message.value())
+                journal.add_dead(topic, offset, letter.event_id, letter.endpoint_id, now_ms)
+        except CodecError as error:
+            log.warning("tail.unreadable", topic=topic, offset=offset, reason=error.reason)
