@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -140,7 +140,7 @@ class ConsumerThread:
                 continue
             place = (message.topic() or "", message.partition() or 0)
             batches.setdefault(place, []).append(
-                Record(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), message.headers() or ())
+                Record(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), _headers(message))
             )
         for (topic, partition), records in batches.items():
             self._loop.call_soon_threadsafe(self._owner.records, topic, partition, records)
@@ -185,6 +185,10 @@ class ConsumerThread:
                 f"the consumer cannot go on: {error.name()}: {error.str()}. If offsets were lost, run `triggers topics` and read its advice"
             )
         log.warning("kafka.consumer", code=error.name(), error=error.str())
+
+
+def _headers(message: Message) -> list[tuple[str, bytes | None]]:
+    return cast(list[tuple[str, bytes | None]], message.headers() or [])
 
 
 def _if_ours(consumer: Consumer, change: Callable[[list[TopicPartition]], None], topic: str, partition: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
@@ -22,7 +22,16 @@ _REQUEST_TIMEOUT_S: Final = 30.0
 _STALL_TIMEOUT_S: Final = 60.0
 _BATCH_MAX: Final = 1_000
 
-Tails = dict[int, tuple[Checkpoint, Journal]]
+
+class Tail(NamedTuple):
+    """What is known of one partition. `ends`: topic → its end when it was read, sources of deliveries among them."""
+
+    checkpoint: Checkpoint
+    journal: Journal
+    ends: dict[str, int]
+
+
+Tails = dict[int, Tail]
 
 
 class TailReader:
@@ -39,7 +48,7 @@ class TailReader:
         tails: Tails = {}
         for tp in committed:
             if tp.topic == EVENTS_ACCEPTED:
-                tails[tp.partition] = (read_checkpoint(tp.metadata), Journal(self._memory_ms))
+                tails[tp.partition] = Tail(read_checkpoint(tp.metadata), Journal(self._memory_ms), {})
         if not tails:
             return tails
         consumer = Consumer(
@@ -48,28 +57,26 @@ class TailReader:
         )
         began_s, count = time.monotonic(), 0
         try:
-            ends: dict[tuple[str, int], int] = {}
             begin: list[TopicPartition] = []
             for partition in sorted(set(partitions) & tails.keys()):
+                checkpoint, journal, ends = tails[partition]
                 low: dict[str, int] = {}
-                for topic in self._topics:
-                    first, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_TIMEOUT_S)
-                    low[topic], ends[topic, partition] = first, end
-                checkpoint, journal = tails[partition]
+                for topic in (EVENTS_ACCEPTED, *self._topics):
+                    low[topic], ends[topic] = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_TIMEOUT_S)
+                del low[EVENTS_ACCEPTED]
                 for topic, offset in places(checkpoint, low).items():
-                    end = ends[topic, partition]
-                    journal.read_until(topic, end)
-                    if offset < end:
+                    journal.read_until(topic, ends[topic])
+                    if offset < ends[topic]:
                         begin.append(TopicPartition(topic, partition, offset))
-            count = self._read(consumer, begin, ends, tails, now_ms)
+            count = self._read(consumer, begin, tails, now_ms)
         finally:
             consumer.close()
         log.info("tails.read", partitions=list(partitions), records=count, duration_s=round(time.monotonic() - began_s, 3))
         return tails
 
-    def _read(self, consumer: Consumer, begin: list[TopicPartition], ends: dict[tuple[str, int], int], tails: Tails, now_ms: int) -> int:
+    def _read(self, consumer: Consumer, begin: list[TopicPartition], tails: Tails, now_ms: int) -> int:
         consumer.assign(begin)
-        left = {(tp.topic, tp.partition): ends[tp.topic, tp.partition] for tp in begin}
+        left = {(tp.topic, tp.partition): tails[tp.partition].ends[tp.topic] for tp in begin}
         count, progress_s = 0, time.monotonic()
         while left:
             messages = consumer.consume(_BATCH_MAX, 0.2)
@@ -83,7 +90,7 @@ class TailReader:
                 if place not in left or offset >= left[place]:
                     left.pop(place, None)
                     continue
-                self._learn(tails[place[1]][1], place[0], offset, message, now_ms)
+                self._learn(tails[place[1]].journal, place[0], offset, message, now_ms)
                 count += 1
                 if offset + 1 >= left[place]:
                     del left[place]
