@@ -13,6 +13,7 @@ import pytest
 from runtime import migrations, topics
 from runtime.settings import Settings
 from tests.backends import Servers, start_servers
+from triggers.system import settings_of
 
 #: Short, so that a test runs the whole schedule and meets a dead member's time-out in seconds.
 TEST_ENVIRONMENT = {
@@ -51,14 +52,3 @@ def environment(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> d
 @pytest.fixture(scope="session")
 def settings(environment: dict[str, str]) -> Settings:
     return settings_of(environment)
-
-
-def settings_of(environment: dict[str, str]) -> Settings:
-    """`Settings` as a process with this environment would read them."""
-    saved = dict(os.environ)
-    os.environ.update(environment)
-    try:
-        return Settings()
-    finally:
-        os.environ.clear()
-        os.environ.update(saved)

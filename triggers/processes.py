@@ -81,9 +81,8 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def deliver(settings: Settings, stop: asyncio.Event) -> None:
-    from delivery.worker import DeliveryWorker  # noqa: PLC0415
-
     from access.secrets import Keyring  # noqa: PLC0415
+    from delivery.worker import DeliveryWorker  # noqa: PLC0415
     from runtime.clock import SYSTEM  # noqa: PLC0415
 
     keyring = Keyring.from_setting(settings.master_keys.get_secret_value())

@@ -20,6 +20,7 @@ from runtime.lifecycle import Unavailable
 from runtime.postgres import connect
 from runtime.settings import Settings
 from runtime.topics import TopicMismatch
+from triggers.devstack.server import ServerError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -64,7 +65,7 @@ def explained() -> Iterator[None]:
     """Turn what commands can meet into one line and exit status 1."""
     try:
         yield
-    except (NotThere, KeyringError, TopicMismatch, Unavailable) as error:
+    except (NotThere, KeyringError, TopicMismatch, Unavailable, ServerError, TimeoutError, RuntimeError) as error:
         raise fail(str(error)) from None
     except ValueError as error:
         raise fail(str(error)) from None
