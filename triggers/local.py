@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -16,10 +15,13 @@ from typing import Any, Final
 
 import httpx
 
+from runtime import telemetry
+from runtime.settings import TelemetrySettings
 from triggers.devstack.ports import free_ports, is_free
 from triggers.devstack.stack import Stack
+from triggers.provision import make_endpoint, make_tenant
 from triggers.receiver import Received, Receiver
-from triggers.system import System, argv, until
+from triggers.system import System, until
 
 _STEP_TIMEOUT_S: Final = 60.0
 _SAMPLE_PAUSE_S: Final = 5.0
@@ -56,15 +58,6 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _command(environment: Mapping[str, str], *arguments: str) -> dict[str, Any]:
-    """One of our commands, as JSON. Raises `RuntimeError` with what it said."""
-    done = subprocess.run(argv(*arguments, "--json"), env=dict(environment), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip() or f"triggers {' '.join(arguments)} failed")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
 def _environment(stack: Stack, port: int, more: Mapping[str, str]) -> dict[str, str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("TRIGGERS_")}
     return {**ours, **stack.settings_env(), "TRIGGERS_API__PORT": str(port), **more}
@@ -73,6 +66,7 @@ def _environment(stack: Stack, port: int, more: Mapping[str, str]) -> dict[str, 
 def run_dev(state: Path, *, samples: bool, port: int) -> None:
     """In the foreground until Ctrl-C or SIGTERM. Whatever ends it, nothing is left running."""
     began_s = time.monotonic()
+    telemetry.configure("dev", TelemetrySettings(log_level="warning"))
 
     def say(line: str) -> None:
         print(f"[{time.monotonic() - began_s:6.1f} s] {line}", flush=True)
@@ -112,11 +106,11 @@ def _demo(system: System, state: Path) -> dict[str, str]:
     if kept.exists():
         found: dict[str, str] = json.loads(kept.read_text())
         return found
-    organization = _command(system.environment, "org", "create", "Demo")["id"]
-    key = _command(system.environment, "key", "create", organization, "--name", "demo")["key"]
+    tenant = make_tenant(system.settings, "Demo")
+    made = {"organization": tenant.organization, "key": tenant.key}
     kept.touch(mode=0o600)
-    kept.write_text(json.dumps({"organization": organization, "key": key}) + "\n")
-    return {"organization": organization, "key": key}
+    kept.write_text(json.dumps(made) + "\n")
+    return made
 
 
 def _explain(say: Callable[[str], None], system: System, demo: Mapping[str, str], state: Path) -> None:
@@ -177,8 +171,8 @@ def _demo_receiver(system: System, show: Callable[[Received], None]) -> Iterator
     port = demo.get("receiver_port", 0)
     with Receiver(port if port and is_free(port) else 0, on_received=show) as receiver:
         if demo.get("receiver_port") != receiver.port:
-            made = _command(system.environment, "endpoint", "add", demo["organization"], receiver.url(), "--description", "demo receiver")
-            demo |= {"receiver_port": receiver.port, "secret": made["secret"]}
+            _, secret = make_endpoint(system.settings, demo["organization"], receiver.url())
+            demo |= {"receiver_port": receiver.port, "secret": secret}
             kept.write_text(json.dumps(demo) + "\n")
         receiver.secrets["/webhooks"] = demo["secret"]
         yield receiver
@@ -187,6 +181,7 @@ def _demo_receiver(system: System, show: Callable[[Received], None]) -> Iterator
 def run_smoke() -> None:
     """One event across every hop of a system of its own, a line per hop. Raises whatever a hop fails with."""
     began_s = time.monotonic()
+    telemetry.configure("smoke", TelemetrySettings(log_level="warning"))
 
     def hop(line: str) -> None:
         print(f"ok  {time.monotonic() - began_s:6.2f} s  {line}", flush=True)
@@ -212,10 +207,9 @@ def run_smoke() -> None:
 
 
 def _one_event(system: System, receiver: Receiver, hop: Callable[[str], None]) -> None:
-    organization = _command(system.environment, "org", "create", "Smoke")["id"]
-    key = _command(system.environment, "key", "create", organization)["key"]
-    endpoint = _command(system.environment, "endpoint", "add", organization, receiver.url())
-    receiver.secrets["/webhooks"] = endpoint["secret"]
+    tenant = make_tenant(system.settings, "Smoke")
+    key = tenant.key
+    _, receiver.secrets["/webhooks"] = make_endpoint(system.settings, tenant.organization, receiver.url())
     hop("an organization, a key and an endpoint are made")
     body = b'{"type":"smoke.test","idempotency_key":"smoke-1","payload":{ "n" : 1.0 }}'
     with httpx.Client(base_url=system.url, headers={"X-API-Key": key, "Content-Type": "application/json"}, timeout=40) as client:

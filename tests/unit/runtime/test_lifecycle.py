@@ -14,7 +14,8 @@ class Time:
 
 
 def test_a_process_that_stood_still_longer_than_its_session_is_ended_before_it_produces_anything() -> None:
-    time, ended = Time(), []
+    time = Time()
+    ended: list[str] = []
     guard = StallGuard(5, monotonic=time, on_stall=ended.append)
     time.now = 4.9
     guard.check()

@@ -1,0 +1,161 @@
+"""The main job on real input: every payload posted, in the inbox once and byte for byte, and received as a signed webhook.
+
+The 329 GitHub payloads lie beside the project where it is developed; elsewhere the small samples of the project go the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from schemas.topics import EVENTS_INGESTED
+from tests.flow.topics import read_topic
+from triggers.provision import make_endpoint, make_tenant
+from triggers.receiver import Receiver
+from triggers.system import System, until
+
+ROOT = Path(__file__).parents[2]
+GITHUB = ROOT.parent / "shared" / "data" / "github_webhooks.ndjson"
+SAMPLES = ROOT / "tests" / "samples" / "webhooks.ndjson"
+PAGE = 50
+
+
+class Item(msgspec.Struct):
+    id: str
+    type: str
+    status: str
+    ack: dict[str, str] | None
+    payload: msgspec.Raw
+
+
+class Page(msgspec.Struct):
+    events: list[Item]
+    next_cursor: str
+    has_more: bool
+
+
+def payloads(path: Path) -> list[tuple[str, bytes]]:
+    """(type, exact bytes) of each line."""
+
+    class Line(msgspec.Struct):
+        type: str
+        payload: msgspec.Raw
+
+    lines = [msgspec.json.decode(line, type=Line) for line in path.read_bytes().splitlines()]
+    return [(re.sub(r"[^A-Za-z0-9_.-]", "_", line.type), bytes(line.payload)) for line in lines]
+
+
+def walk(client: httpx.Client, status: str) -> list[Item]:
+    items: list[Item] = []
+    cursor: str | None = None
+    while True:
+        answer = client.get("/inbox", params={"status": status, "limit": PAGE, **({"cursor": cursor} if cursor else {})})
+        assert answer.status_code == 200, answer.text
+        page = msgspec.json.decode(answer.content, type=Page)
+        assert len(page.events) <= PAGE
+        items += page.events
+        cursor = page.next_cursor
+        if not page.has_more:
+            return items
+
+
+@pytest.mark.parametrize("path", [SAMPLES, GITHUB], ids=["samples", "github"])
+def test_every_payload_is_in_the_inbox_once_byte_for_byte_and_arrives_as_a_signed_webhook(
+    path: Path, system: System, receiver: Receiver
+) -> None:
+    if not path.exists():
+        pytest.skip(f"{path} is not there: it lies beside the project only where it is developed")
+    events = payloads(path)
+    tenant = make_tenant(system.settings, f"main job {path.name}")
+    _, receiver.secrets["/webhooks"] = make_endpoint(system.settings, tenant.organization, receiver.url())
+    headers = {"X-API-Key": tenant.key, "Content-Type": "application/json"}
+    with httpx.Client(base_url=system.url, headers=headers, timeout=30) as client:
+        ids = _post_all(client, events, expect=201)
+        assert _post_all(client, events, expect=409) == ids
+
+        until(lambda: len(walk(client, "all")) >= len(events), 60, "every event reaching the inbox", 0.2)
+        items = walk(client, "unacked")
+        assert [item.id for item in items] == ids
+        assert [(item.type, bytes(item.payload)) for item in items] == events
+
+        for start in range(0, len(ids), 100):
+            acked = client.post("/inbox/ack", json={"ids": ids[start : start + 100]}).json()
+            assert (acked["acknowledged"], acked["failed"]) == (len(ids[start : start + 100]), 0)
+        assert walk(client, "unacked") == []
+        assert [item.id for item in walk(client, "acked")] == ids
+        assert {item.status for item in walk(client, "all")} == {"acknowledged"}
+
+        until(lambda: len({one.headers["webhook-id"] for one in receiver.of()}) >= len(events), 60, "every webhook arriving")
+    received = {one.headers["webhook-id"]: one for one in receiver.of()}
+    assert all(one.verified for one in receiver.of())
+    assert set(received) == set(ids)
+    for event_id, (kind, payload) in zip(ids, events, strict=True):
+        body = msgspec.json.decode(received[event_id].body, type=dict[str, msgspec.Raw])
+        assert bytes(body["data"]) == payload
+        assert msgspec.json.decode(body["type"]) == kind
+
+
+def _post_all(client: httpx.Client, events: list[tuple[str, bytes]], *, expect: int) -> list[str]:
+    ids = []
+    for number, (kind, payload) in enumerate(events):
+        content = b'{"type":%b,"idempotency_key":"job-%d","payload":%b}' % (json.dumps(kind).encode(), number, payload)
+        answer = client.post("/events", content=content)
+        assert answer.status_code == expect, answer.text
+        ids.append(answer.json()["id"])
+    return ids
+
+
+def test_request_id_and_trace_travel_from_http_to_the_record_and_the_webhook(system: System, receiver: Receiver) -> None:
+    tenant = make_tenant(system.settings, "trace")
+    make_endpoint(system.settings, tenant.organization, receiver.url())
+    trace_id = "ab" * 16
+    sent = {"X-API-Key": tenant.key, "X-Request-Id": "request-17", "traceparent": f"00-{trace_id}-{'cd' * 8}-01"}
+    answer = httpx.post(f"{system.url}/events", json={"type": "trace.test", "payload": 1}, headers=sent)
+    assert answer.headers["X-Request-Id"] == "request-17"
+    until(lambda: bool(receiver.of()), 30, "the webhook")
+    assert receiver.of()[0].headers["traceparent"].split("-")[1] == trace_id
+    found = [
+        dict(record.headers)
+        for record in read_topic(system.settings, EVENTS_INGESTED)
+        if answer.json()["id"].encode() in (record.value or b"")
+    ]
+    assert len(found) == 1
+    assert found[0]["request-id"] == b"request-17"
+    assert trace_id.encode() in (found[0]["traceparent"] or b"")
+
+
+def test_a_failing_endpoint_is_retried_on_schedule_and_given_up_into_the_dead_letters(system: System, receiver: Receiver) -> None:
+    tenant = make_tenant(system.settings, "retries")
+    _, receiver.secrets["/never"] = make_endpoint(system.settings, tenant.organization, receiver.url("/never"))
+    _, receiver.secrets["/third"] = make_endpoint(system.settings, tenant.organization, receiver.url("/third"))
+    receiver.answers["/never"] = lambda _one, _before: 500
+    receiver.answers["/third"] = lambda _one, before: 503 if before < 2 else 200
+    schedule = system.settings.delivery.schedule_s
+    with httpx.Client(base_url=system.url, headers={"X-API-Key": tenant.key}, timeout=10) as client:
+        event_id = client.post("/events", json={"type": "retry.test", "payload": {"n": 1}}).json()["id"]
+
+        def attempts() -> dict[str, list[dict[str, Any]]]:
+            found = client.get(f"/events/{event_id}").json()
+            return {d["endpoint_id"]: d["attempts"] for d in found.get("deliveries", [])}
+
+        until(lambda: any(len(made) == len(schedule) + 1 for made in attempts().values()), 40, "the schedule being used up", 0.2)
+        history = attempts()
+        item = msgspec.json.decode(client.get("/inbox").content, type=Page).events[0]
+    assert item.status == "failed"
+    tried = receiver.of("/never")
+    assert len(tried) == len(schedule) + 1
+    assert len({one.body for one in tried}) == 1
+    assert {one.headers["webhook-id"] for one in tried} == {event_id}
+    assert all(one.verified for one in receiver.received)
+    pauses = [later.at_s - earlier.at_s for earlier, later in pairwise(tried)]
+    assert all(pause >= planned - 0.05 for pause, planned in zip(pauses, schedule, strict=True)), pauses
+    assert len(receiver.of("/third")) == 3
+    ended = sorted((made[-1]["outcome"], made[-1]["dead_reason"]) for made in history.values())
+    assert ended == [("delivered", None), ("failed", "exhausted")]
