@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from psycopg import Connection
 
-from access import audit, keys
-from access.organizations import NotThere, require
+from access import audit, keys, organizations
+from access.organizations import NotThere
+from access.texts import one_line
 from runtime.sql import load
 from schemas.events import Mode
 from schemas.ids import ApiKeyId
@@ -42,7 +43,8 @@ def create(
         raise ValueError(f"there is no scope {', '.join(sorted(unknown))}: the scopes are {', '.join(keys.SCOPES)}")
     if not scopes:
         raise ValueError("a key needs at least one scope")
-    require(connection, organization)
+    one_line("name", name, chars_max=organizations.NAME_CHARS_MAX)
+    organizations.get(connection, organization)
     text = keys.generate(mode, random)
     row = ApiKey(key_id, organization, mode, name, keys.prefix(text), tuple(scopes), False)
     with connection.transaction():
@@ -60,16 +62,18 @@ def create(
 
 
 def revoke(connection: Connection[Any], key_id: str, *, actor: str) -> int:
-    """Revoke at once; returns the revocation version that caches must see (see `access.auth`). Revoking twice changes nothing.
+    """Revoke at once; returns the revocation version that caches must see (see `access.auth`). Raises `NotThere`.
 
-    Raises `NotThere`.
+    A second time changes nothing and is not audited; its version lets a caller tell caches that were out of reach the first time.
     """
     with connection.transaction():
         row = connection.execute(load("access", "revoke_key"), {"id": key_id}).fetchone()
-        if row is None:
+        if row is not None:
+            audit.record(connection, actor=actor, action="api_key.revoked", organization=row[0], target=key_id, detail={})
+        elif connection.execute(load("access", "key_exists"), {"id": key_id}).fetchone() is None:
             raise NotThere(f"there is no API key {key_id}: `triggers key list` shows them")
-        audit.record(connection, actor=actor, action="api_key.revoked", organization=row[0], target=key_id, detail={})
-        version = connection.execute(load("access", "raise_revocation_version")).fetchone()
+        statement = "raise_revocation_version" if row is not None else "revocation_version"
+        version = connection.execute(load("access", statement)).fetchone()
         if version is None:
             raise RuntimeError("control.revocation is empty: run `triggers migrate`")
     return int(version[0])

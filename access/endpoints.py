@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 from yarl import URL
 
-from access import audit
-from access.organizations import require
+from access import audit, organizations
 from access.secrets import Keyring
+from access.texts import one_line
 from runtime.sql import load
-from schemas.events import Mode
+from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, Mode
 from schemas.ids import EndpointId
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every signing secret starts with
 #: Bytes of a signing secret (Standard Webhooks: 24 to 64).
 SECRET_BYTES: Final = 24
 _URL_CHARS_MAX: Final = 2_048
+_DESCRIPTION_CHARS_MAX: Final = 1_000
+_EVENT_TYPES_MAX: Final = 100
+_EVENT_TYPE: Final = re.compile(EVENT_TYPE_PATTERN)
 
 
 class Endpoint(NamedTuple):
@@ -43,18 +47,35 @@ def check_url(text: str, *, allow_insecure: bool) -> str:
         raise ValueError(f"the URL must have at most {_URL_CHARS_MAX} printable characters and no spaces")
     try:
         url = URL(text)
-        port = url.port
-    except ValueError as error:
+        host, port = url.host, url.port
+    except ValueError as error:  # also what the IDNA codec raises
         raise ValueError(f"the URL cannot be read: {error}") from None
     if url.scheme != "https" and not (allow_insecure and url.scheme == "http"):
         raise ValueError("the URL must start with https://")
-    if not url.host:
+    if not host:
         raise ValueError("the URL must name a host")
-    if url.user is not None or url.password is not None:
+    if "%" in host:
+        raise ValueError("the URL's host must be a plain name or address, without % in it")
+    if "@" in _authority(text):
         raise ValueError("the URL must not hold a user name or password: receivers verify the signature instead")
     if port == 0:
         raise ValueError("port 0 cannot be connected to")
     return text
+
+
+def _authority(text: str) -> str:
+    """What stands between `//` and the path (RFC 3986 section 3.2). yarl drops an empty user name without a trace, so the text decides."""
+    return re.split(r"[/?#]", text.split("//", 1)[-1], maxsplit=1)[0]
+
+
+def check_event_types(event_types: Sequence[str]) -> tuple[str, ...]:
+    """Types that an event can have, each once. Raises `ValueError`: an endpoint for any other would wait for ever."""
+    if len(event_types) > _EVENT_TYPES_MAX:
+        raise ValueError(f"an endpoint takes at most {_EVENT_TYPES_MAX} event types by name; with none it takes all")
+    for event_type in event_types:
+        if len(event_type) > EVENT_TYPE_CHARS_MAX or not _EVENT_TYPE.fullmatch(event_type):
+            raise ValueError(f"{event_type!r} is no event type: use letters, digits, _ and - in parts joined by dots, like order.created")
+    return tuple(dict.fromkeys(event_types))
 
 
 def secret_text(secret: bytes) -> str:
@@ -76,17 +97,26 @@ def add(
     allow_insecure: bool,
     actor: str,
 ) -> tuple[Endpoint, str]:
-    """The endpoint and its signing secret, shown once. `random` is `SECRET_BYTES` long. Raises `NotThere`, `ValueError`."""
+    """The endpoint and its signing secret, shown once. `random` is `SECRET_BYTES` long; no event types means all.
+
+    Raises `NotThere`, `ValueError`.
+    """
     if len(random) != SECRET_BYTES:
         raise ValueError(f"random must hold {SECRET_BYTES} bytes")
     made = Endpoint(
-        endpoint, organization, mode, check_url(url, allow_insecure=allow_insecure), description,
-        tuple(event_types) if event_types else None, True, None,
-    )  # fmt: skip
-    require(connection, organization)
+        endpoint,
+        organization,
+        mode,
+        check_url(url, allow_insecure=allow_insecure),
+        one_line("description", description, chars_min=0, chars_max=_DESCRIPTION_CHARS_MAX),
+        check_event_types(event_types) if event_types else None,
+        enabled=True,
+        disabled_reason=None,
+    )
+    organizations.get(connection, organization)
     master_key_id, sealed = keyring.encrypt(random, endpoint.encode())
     with connection.transaction():
-        values = {**made._asdict(), "event_types": list(event_types) if event_types else None}
+        values = {**made._asdict(), "event_types": list(made.event_types) if made.event_types else None}
         connection.execute(load("access", "insert_endpoint"), values)
         connection.execute(
             load("access", "insert_endpoint_secret"), {"endpoint": endpoint, "ciphertext": sealed, "master_key_id": master_key_id}

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection, Connection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from runtime.settings import PostgresSettings
@@ -18,7 +19,14 @@ Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
 
 
 def connection_arguments(settings: PostgresSettings, *, search_path: str, application: str) -> dict[str, Any]:
-    """libpq parameters every connection of ours has. A vanished peer is noticed within seconds, not a quarter of an hour."""
+    """libpq parameters every connection of ours has. A vanished peer is noticed within seconds, not a quarter of an hour.
+
+    Raises `ValueError` for a connection string that libpq cannot read, without repeating it: it may hold a password.
+    """
+    try:
+        conninfo_to_dict(settings.dsn.get_secret_value())
+    except psycopg.ProgrammingError:
+        raise ValueError("TRIGGERS_POSTGRES__DSN cannot be read: write postgresql://user@host:port/database") from None
     statement_timeout_ms = int(settings.statement_timeout_s * 1000)
     return {
         "conninfo": settings.dsn.get_secret_value(),
@@ -53,6 +61,6 @@ def pool(settings: PostgresSettings, *, search_path: str, application: str, size
 
 
 def connect(settings: PostgresSettings, *, search_path: str = CONTROL_SCHEMA, application: str) -> Connection[tuple[Any, ...]]:
-    """One connection for a command line. Raises `psycopg.OperationalError`."""
+    """One connection for a command line. Raises `psycopg.OperationalError`, and `ValueError` as `connection_arguments`."""
     arguments = connection_arguments(settings, search_path=search_path, application=application)
     return psycopg.connect(arguments.pop("conninfo"), **arguments)

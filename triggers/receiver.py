@@ -52,6 +52,9 @@ class Receiver:
             daemon_threads = True
             request_queue_size = 256
 
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Nothing: a sender that dies in the middle of a request is what this is for."""
+
         self._server = Server(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True)
 

@@ -1,2 +1,2 @@
--- Revoke a key; a second time keeps the first time of revocation.
-UPDATE control.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = %(id)s RETURNING organization
+-- Revoke a key that is not revoked yet.
+UPDATE control.api_keys SET revoked_at = now() WHERE id = %(id)s AND revoked_at IS NULL RETURNING organization

@@ -15,19 +15,28 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 
 from runtime.postgres import connection_arguments
 from runtime.settings import PostgresSettings
 
 _LOCK_KEY: Final = 0x7472_6967  # "trig"
+_LOCK_NOT_AVAILABLE: Final = "55P03"  # PostgreSQL error code lock_not_available
 _FOLDER: Final = Path(__file__).parent
+#: How long to wait for another process's migration, and for any lock a migration needs.
+_LOCK_WAIT_S: Final = 60.0
+
+
+class MigrationError(RuntimeError):
+    """The database cannot be brought to the newest schema from here."""
 
 
 @contextmanager
-def _connection(settings: PostgresSettings) -> Iterator[sqlalchemy.Connection]:
+def _connection(settings: PostgresSettings, lock_wait_s: float = _LOCK_WAIT_S) -> Iterator[sqlalchemy.Connection]:
     arguments = connection_arguments(settings, search_path="public", application="migrate")
     conninfo = arguments.pop("conninfo")
-    arguments["options"] = "-c search_path=public"  # a migration may take longer than a statement of the API
+    # A migration may take longer than a statement of the API, but may not wait for ever to begin.
+    arguments["options"] = f"-c search_path=public -c lock_timeout={int(lock_wait_s * 1000)}"
 
     def dial() -> Any:
         import psycopg  # noqa: PLC0415 - SQLAlchemy imports its driver the same way, when first needed
@@ -39,9 +48,9 @@ def _connection(settings: PostgresSettings) -> Iterator[sqlalchemy.Connection]:
         yield connection
 
 
-def _config(connection: sqlalchemy.Connection) -> Config:
+def _config(connection: sqlalchemy.Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_FOLDER))
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))  # ConfigParser interpolates
     config.attributes["connection"] = connection
     return config
 
@@ -54,20 +63,26 @@ def current(settings: PostgresSettings) -> str | None:
 
 def newest() -> str | None:
     """The newest revision this code knows."""
-    config = Config()
-    config.set_main_option("script_location", str(_FOLDER))
-    return ScriptDirectory.from_config(config).get_current_head()
+    return ScriptDirectory.from_config(_config()).get_current_head()
 
 
-def migrate(settings: PostgresSettings) -> tuple[str | None, str | None]:
-    """Bring the database to the newest revision; returns (before, after). Raises `sqlalchemy.exc.OperationalError`."""
-    with _connection(settings) as connection:
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
-        connection.commit()
+def migrate(settings: PostgresSettings, *, lock_wait_s: float = _LOCK_WAIT_S) -> tuple[str | None, str | None]:
+    """Bring the database to the newest revision; returns (before, after).
+
+    Raises `MigrationError` if another migration holds the lock for `lock_wait_s` or the database is newer than this code;
+    `sqlalchemy.exc.OperationalError` if the server does not answer.
+    """
+    with _connection(settings, lock_wait_s) as connection:
+        _lock(connection, lock_wait_s)
         try:
             before = MigrationContext.configure(connection).get_current_revision()
             connection.commit()
-            command.upgrade(_config(connection), "head")
+            try:
+                command.upgrade(_config(connection), "head")
+            except CommandError as error:
+                raise MigrationError(
+                    f"the database is at {before}, this version knows up to {newest()}: run a newer one ({error})"
+                ) from None
             after = MigrationContext.configure(connection).get_current_revision()
             connection.commit()
         finally:
@@ -75,3 +90,14 @@ def migrate(settings: PostgresSettings) -> tuple[str | None, str | None]:
             connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
             connection.commit()
     return before, after
+
+
+def _lock(connection: sqlalchemy.Connection, wait_s: float) -> None:
+    """The lock belongs to the session, so it outlives this transaction and is freed if the process dies."""
+    try:
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+    except sqlalchemy.exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise MigrationError(f"another process has been migrating for {wait_s:g} s: look for its connection `triggers-migrate`") from None
+    connection.commit()

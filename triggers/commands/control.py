@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import redis
 import typer
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from access import api_keys, audit, endpoints, keys, organizations
 from access.auth import epoch_key, epoch_value
@@ -22,6 +24,8 @@ org = typer.Typer(no_args_is_help=True, help="Organizations.")
 key = typer.Typer(no_args_is_help=True, help="API keys.")
 endpoint = typer.Typer(no_args_is_help=True, help="Webhook endpoints.")
 keyring = typer.Typer(no_args_is_help=True, help="Master keys.")
+
+_REDIS_TIMEOUT_S: Final = 2.0
 
 
 class Modes(StrEnum):
@@ -96,19 +100,21 @@ def key_revoke(key_id: Annotated[str, typer.Argument(help="Its id: key_…")], j
     with control_plane() as (settings, connection):
         version = api_keys.revoke(connection, key_id, actor=audit.command_line_actor())
         told = _tell_caches(settings, version)
-        when = "now" if told else "within 5 s (Redis did not answer, so caches were not told)"
+        when = "now" if told else "within 5 s (Redis was not told, so caches have to notice: is TRIGGERS_REDIS__URL right?)"
         show_one({"id": key_id, "revoked": when}, json=json)
 
 
 def _tell_caches(settings: Settings, version: int) -> bool:
     """Change the epoch that cached keys are bound to. Without it each API process notices by itself within seconds."""
-    client = redis.Redis.from_url(settings.redis.url.get_secret_value(), socket_timeout=2, socket_connect_timeout=2)
+    once = Retry(NoBackoff(), 0)  # the client's own retries would take longer than the caches need to notice
     try:
-        client.set(epoch_key(), epoch_value(version, os.urandom(8)))
-    except redis.RedisError:
+        client = redis.Redis.from_url(
+            settings.redis.url.get_secret_value(), socket_timeout=_REDIS_TIMEOUT_S, socket_connect_timeout=_REDIS_TIMEOUT_S, retry=once
+        )
+        with client:
+            client.set(epoch_key(), epoch_value(version, os.urandom(8)))
+    except (redis.RedisError, ValueError):  # ValueError: a URL that cannot be read; the revocation itself is committed by now
         return False
-    finally:
-        client.close()
     return True
 
 

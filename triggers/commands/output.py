@@ -13,6 +13,8 @@ import sqlalchemy.exc
 import typer
 from confluent_kafka import KafkaException
 from psycopg import Connection
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from access.organizations import NotThere
 from access.secrets import KeyringError
@@ -56,8 +58,14 @@ def _cell(value: Any) -> str:
 
 
 def fail(message: str) -> typer.Exit:
-    print(f"triggers: {message}", file=sys.stderr)
+    print(f"triggers: {' '.join(message.split())}", file=sys.stderr)
     return typer.Exit(1)
+
+
+def _settings_at_fault(error: ValidationError) -> str:
+    """Every variable at fault and what it must be, never what it holds: that may be a secret."""
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"TRIGGERS_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}" for fault in faults)
 
 
 @contextmanager
@@ -67,11 +75,15 @@ def explained() -> Iterator[None]:
         yield
     except (NotThere, KeyringError, TopicMismatch, Unavailable, ServerError, TimeoutError, RuntimeError) as error:
         raise fail(str(error)) from None
+    except ValidationError as error:
+        raise fail(_settings_at_fault(error)) from None
+    except SettingsError as error:
+        raise fail(f"{error}: check the TRIGGERS_ environment") from None
     except ValueError as error:
         raise fail(str(error)) from None
-    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise fail(f"PostgreSQL did not answer ({reason}): is it running, and is TRIGGERS_POSTGRES__DSN right?") from None
+    except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, sqlalchemy.exc.DBAPIError) as error:
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        raise fail(f"PostgreSQL refused or did not answer ({reason}): is it running, and is TRIGGERS_POSTGRES__DSN right?") from None
     except psycopg.errors.UndefinedTable:
         raise fail("the tables are not there yet: run `triggers migrate`") from None
     except KafkaException as error:

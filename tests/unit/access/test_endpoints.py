@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from standardwebhooks import Webhook
+
+from access.endpoints import check_event_types, check_url, secret_text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com",
+        "https://example.com:8443/hooks/1?token=a%2Fb&x=@y#part",
+        "HTTPS://Example.com/",
+        "https://xn--9ca.com/",
+        "https://é.com/ü",
+        "https://a_b.example/",
+        "https://[2606:4700::1111]/",
+        "https://example.com/" + "x" * (2_048 - len("https://example.com/")),
+    ],
+)
+def test_a_https_url_is_kept_as_it_was_given(url: str) -> None:
+    assert check_url(url, allow_insecure=False) == url
+
+
+@pytest.mark.parametrize(
+    # RELIABILITY 4.6, rows 61, 65 and 69: what a URL's form alone can tell. Addresses are judged when connecting.
+    ("url", "says"),
+    [
+        ("http://example.com/", "https://"),
+        ("ftp://example.com/", "https://"),
+        ("file:///etc/passwd", "https://"),
+        ("gopher://example.com/", "https://"),
+        ("javascript:alert(1)", "https://"),
+        ("//example.com/", "https://"),
+        ("example.com", "https://"),
+        ("http:169.254.169.254", "https://"),
+        ("", "https://"),
+        ("https:///x", "name a host"),
+        ("https:example.com", "name a host"),
+        ("https://", "name a host"),
+        ("https://user@example.com/", "user name"),
+        ("https://user:pass@example.com/", "user name"),
+        ("https://:pass@example.com/", "user name"),
+        ("https://@example.com/", "user name"),
+        ("https://:@example.com/", "user name"),
+        ("https://user@example.com?x", "user name"),
+        ("https://good.example\\@evil.example/", "cannot be read"),
+        ("https://example.com:65536/", "cannot be read"),
+        ("https://example.com:-1/", "cannot be read"),
+        ("https://example.com:x/", "cannot be read"),
+        ("https://[::1/", "cannot be read"),
+        ("https://xn--/", "cannot be read"),
+        ("https://example.com:0/", "port 0"),
+        ("https://[fe80::1%25eth0]/", "without %"),
+        ("https://%31%32%37.0.0.1/", "without %"),
+        ("https://example.com%00/", "without %"),
+        ("https://exam ple.com/", "no spaces"),
+        (" https://example.com/", "no spaces"),
+        ("https://example.com/\r\nX-Evil: 1", "no spaces"),
+        ("https://example.com/\x00", "no spaces"),
+        ("https://example.com/\u202e", "no spaces"),
+        ("https://example.com/" + "x" * 2_048, "no spaces"),
+    ],
+)
+def test_a_url_that_is_not_plain_https_is_refused_and_the_reason_told(url: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        check_url(url, allow_insecure=False)
+
+
+def test_http_is_allowed_only_where_insecure_endpoints_are_and_nothing_else_is() -> None:
+    assert check_url("http://127.0.0.1:1/x", allow_insecure=True) == "http://127.0.0.1:1/x"
+    for url in ("ftp://example.com/", "http://user@example.com/", "http:///x", "http://example.com:0/"):
+        with pytest.raises(ValueError, match="the URL|port 0"):
+            check_url(url, allow_insecure=True)
+
+
+def test_event_types_keep_their_order_and_lose_repetitions() -> None:
+    assert check_event_types(["order.created", "a", "order.created"]) == ("order.created", "a")
+
+
+@pytest.mark.parametrize("event_type", ["", "not a type", "a..b", ".a", "a.", "a\n", "é", "*", "order.*", "a" * 257])
+def test_an_event_type_that_no_event_can_have_is_refused(event_type: str) -> None:
+    with pytest.raises(ValueError, match="is no event type"):
+        check_event_types(["fine", event_type])
+
+
+def test_an_endpoint_takes_a_bounded_number_of_event_types() -> None:
+    assert len(check_event_types([f"t{number}" for number in range(100)])) == 100
+    with pytest.raises(ValueError, match="at most 100"):
+        check_event_types([f"t{number}" for number in range(101)])
+
+
+def test_the_secret_is_what_a_standard_webhooks_library_takes() -> None:
+    secret = bytes(range(24))
+    assert secret_text(secret) == "whsec_" + base64.b64encode(secret).decode()
+    assert Webhook(secret_text(secret))._whsecret == secret

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from access import keys
+from access.keys import KeyRow
+from schemas.events import MODES, Mode
+from schemas.ids import ApiKeyId, OrganizationId
+
+RANDOM = random.Random(1).randbytes(keys.RANDOM_BYTES)
+KEY = keys.generate("live", RANDOM)
+
+
+def row(name: str, hashed: bytes) -> KeyRow:
+    return KeyRow(ApiKeyId(f"key_{name}"), OrganizationId("org_1"), "live", name, hashed, (), None, False, "free", None)
+
+
+@given(st.sampled_from(MODES), st.binary(min_size=keys.RANDOM_BYTES, max_size=keys.RANDOM_BYTES))
+def test_a_generated_key_has_64_characters_names_its_mode_and_is_well_formed(mode: Mode, chosen: bytes) -> None:
+    key = keys.generate(mode, chosen)
+    assert len(key) == 64
+    assert key.startswith(f"zap_{mode}_")
+    assert keys.well_formed(key)
+    assert keys.prefix(key) == key[:12]
+
+
+def test_every_byte_of_randomness_below_the_55_digits_changes_the_key() -> None:
+    made = {keys.generate("live", RANDOM[:place] + bytes([RANDOM[place] ^ 1]) + RANDOM[place + 1 :]) for place in range(24, 64)}
+    assert len(made | {KEY}) == 41
+
+
+def test_all_62_characters_occur_about_equally_often() -> None:
+    source = random.Random(2)
+    text = "".join(keys.generate("live", source.randbytes(keys.RANDOM_BYTES))[9:] for _ in range(1_000))
+    counts = [text.count(character) for character in set(text)]
+    assert len(counts) == 62
+    assert max(counts) < 1.3 * min(counts)  # 887 each is expected, standard deviation 30
+
+
+def test_too_little_randomness_makes_no_key() -> None:
+    with pytest.raises(ValueError, match="64 bytes, got 63"):
+        keys.generate("live", RANDOM[:-1])
+
+
+@pytest.mark.parametrize(
+    # RELIABILITY 4.4, rows 41 to 43.
+    "text",
+    [
+        "",
+        " ",
+        KEY[:-1],
+        KEY + "0",
+        KEY + "\n",
+        " " + KEY[:-1],
+        KEY.upper(),
+        KEY.replace("live", "prod"),
+        KEY[:-1] + "-",
+        KEY[:-1] + "\x00",
+        KEY[:-1] + "é",
+        KEY[:-1] + "٣",  # a digit, but not one of ours
+        KEY[:-1] + "\xff",
+        keys.digest(KEY).hex(),
+        "0" * 10_240,
+    ],
+)
+def test_anything_that_is_not_a_key_is_refused_by_its_form(text: str) -> None:
+    assert not keys.well_formed(text)
+
+
+def test_a_key_matches_its_own_hash_wherever_it_stands_among_the_candidates() -> None:
+    hashed = keys.digest(KEY)
+    others = [row(str(number), bytes([number]) * 32) for number in range(3)]
+    for place in range(4):
+        found = keys.match([*others[:place], row("mine", hashed), *others[place:]], hashed)
+        assert found is not None
+        assert found.name == "mine"
+
+
+def test_no_candidate_matches_a_key_with_one_other_character() -> None:
+    other = KEY[:-1] + ("a" if KEY[-1] != "a" else "b")
+    assert keys.prefix(other) == keys.prefix(KEY)
+    assert keys.match([row("mine", keys.digest(KEY))], keys.digest(other)) is None
+    assert keys.match([], keys.digest(KEY)) is None
+
+
+def test_every_candidate_is_compared_even_after_a_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    real = keys.hmac.compare_digest
+    monkeypatch.setattr(keys.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
+    hashed = keys.digest(KEY)
+    keys.match([row("mine", hashed), row("other", bytes(32))], hashed)
+    assert compared == [hashed, bytes(32)]

@@ -1,0 +1,248 @@
+"""Delivery under crashes, against the log itself.
+
+What runs is the real partition worker, with journal, lanes and watermark, over a log that lives in memory and an endpoint that fails
+as told. It may die at any record it sends. What may be asserted: each attempt number is journalled once, each leg of a retry is on its
+delay topic once, and the chain always ends in a delivery or a dead letter. What may never be asserted: how often a POST was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from delivery import attempt
+from delivery.delays import choose, due_ms
+from delivery.endpoints import Endpoint
+from delivery.journal import Journal, Leg, encode_checkpoint, places, read_checkpoint
+from delivery.lanes import Lane
+from delivery.partition import Context, PartitionWorker
+from delivery.watermark import Watermark
+from runtime.kafka import Report
+from runtime.lifecycle import StallGuard
+from runtime.settings import DeliverySettings, Settings
+from schemas import codec, ids, keys
+from schemas.deliveries import Attempted, Planned
+from schemas.events import Ingested
+from schemas.ids import EventId
+from schemas.records import Record
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_ACCEPTED, retry_topic
+
+DELAYS_S = (0.5, 2.0)
+SCHEDULE_S = (0.5, 3.0)
+ORGANIZATION = ids.organization_id(1, bytes(10))
+ENDPOINTS = [ids.endpoint_id(n, bytes(10)) for n in (1, 2)]
+SOURCES = [EVENTS_ACCEPTED, *map(retry_topic, DELAYS_S)]
+
+
+class Died(BaseException):
+    """The process dies here."""
+
+
+class Log:
+    """The broker: one partition of every topic, and the committed offsets."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, list[Record]] = {}
+        self.committed: dict[str, tuple[int, str]] = dict.fromkeys(SOURCES, (0, ""))
+        self.now_ms = 1_000_000
+
+    def append(self, topic: str, value: bytes) -> int:
+        records = self.topics.setdefault(topic, [])
+        records.append(Record(len(records), self.now_ms, keys.record_key(ORGANIZATION), value, ()))
+        return len(records) - 1
+
+    def records(self, topic: str) -> list[Record]:
+        return self.topics.get(topic, [])
+
+
+class Clock:
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def now_ms(self) -> int:
+        return self._log.now_ms
+
+    def monotonic_s(self) -> float:
+        return self._log.now_ms / 1000
+
+
+class DyingBus:
+    """Appends at once. Dies before or after the n-th record it is given."""
+
+    def __init__(self, log: Log, lives: int, *, after: bool) -> None:
+        self._log = log
+        self._lives = lives
+        self._after = after
+        self.dead = False
+
+    def send(self, topic: str, value: bytes, _key: bytes, **_: Any) -> asyncio.Future[Report]:
+        future: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        self._lives -= 1
+        if self.dead or (self._lives <= 0 and not self._after):
+            self.dead = True
+            return future  # never resolved: the process is gone
+        offset = self._log.append(topic, value)
+        if self._lives <= 0:
+            self.dead = True
+            return future
+        future.set_result(Report(topic, 0, offset, self._log.now_ms))
+        return future
+
+
+class Known:
+    """Endpoints that always exist."""
+
+    async def of(self, owners: Any) -> dict[tuple[str, str], list[Endpoint]]:
+        return {
+            owner: [Endpoint(e, ORGANIZATION, "live", f"http://receiver/{e}", None, (b"x" * 24,)) for e in ENDPOINTS] for owner in owners
+        }
+
+    async def get(self, endpoint_id: Any) -> Endpoint:
+        return Endpoint(endpoint_id, ORGANIZATION, "live", f"http://receiver/{endpoint_id}", None, (b"x" * 24,))
+
+    async def disable_gone(self, _: Any) -> None: ...
+
+
+def read_tail(log: Log, checkpoint: str) -> Journal:
+    """What `delivery.tails` does, from memory."""
+    journal = Journal(memory_ms=0)
+    topics = [DELIVERIES_ATTEMPTS, *map(retry_topic, DELAYS_S), DELIVERIES_DEAD]
+    for topic, begin in places(read_checkpoint(checkpoint), dict.fromkeys(topics, 0)).items():
+        journal.read_until(topic, len(log.records(topic)))
+        for record in log.records(topic)[begin:]:
+            if topic == DELIVERIES_ATTEMPTS:
+                entry = codec.journal.decode(record.value)
+                if isinstance(entry, Planned):
+                    journal.add_plan(topic, record.offset, entry, log.now_ms)
+                else:
+                    journal.add_attempt(topic, record.offset, entry, log.now_ms)
+            elif topic == DELIVERIES_DEAD:
+                letter = codec.dead_letter.decode(record.value)
+                journal.add_dead(topic, record.offset, letter.event_id, letter.endpoint_id, log.now_ms)
+            else:
+                task = codec.retry_task.decode(record.value)
+                journal.add_leg(topic, record.offset, Leg(task.event_id, task.endpoint_id, task.attempt, task.hop), log.now_ms)
+    return journal
+
+
+async def live(
+    log: Log, lives: int, *, after: bool, commits: bool, statuses: Sequence[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One life of the partition's owner: take over, work until nothing moves or it dies, commit now and then."""
+    made = Settings(delivery=DeliverySettings(delays_s=DELAYS_S, schedule_s=SCHEDULE_S, journal_memory_s=0.001))
+    clock, bus = Clock(log), DyingBus(log, lives, after=after)
+    outcomes = iter(statuses)
+
+    async def post(*_: Any) -> attempt.Result:
+        status = next(outcomes, 204)
+        return attempt.Result(status, None if status == 204 else "status" if status else "timeout", b"")
+
+    real_sleep = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        """Time passes when everybody waits for it."""
+        await real_sleep(0)
+        log.now_ms += max(1, round(seconds * 1000))
+
+    monkeypatch.setattr(attempt, "post", post)
+    monkeypatch.setattr("delivery.partition.asyncio.sleep", sleep)
+    guard = StallGuard(1e9)
+    context = Context(made, clock, bus, Known(), None, guard, {retry_topic(d): d for d in DELAYS_S}, "w")  # type: ignore[arg-type]
+    checkpoint = read_checkpoint(log.committed[EVENTS_ACCEPTED][1])
+    lanes = {
+        topic: Lane(
+            topic, 0, Watermark(offset, checkpoint.h if topic == EVENTS_ACCEPTED else -1), 1_000, pause=lambda: None, resume=lambda: None
+        )
+        for topic, (offset, _) in log.committed.items()
+    }
+    ends = {topic: len(log.records(topic)) for topic in SOURCES}
+    worker = PartitionWorker(context, 0, lanes, read_tail(log, log.committed[EVENTS_ACCEPTED][1]), ends)
+    worker.start()
+    given = {topic: offset for topic, (offset, _) in log.committed.items()}
+    idle = 0
+    while idle < 60 and not bus.dead:
+        before = sum(map(len, log.topics.values()))
+        for topic, lane in lanes.items():
+            if fresh := log.records(topic)[given[topic] :]:
+                lane.add(fresh)
+                given[topic] += len(fresh)
+        await real_sleep(0)
+        idle = 0 if sum(map(len, log.topics.values())) != before else idle + 1
+        if commits and not bus.dead:
+            worker.journal.forget(
+                clock.now_ms(), lambda s: worker.caught_up() if s is None else lanes[s.topic].watermark.next_offset > s.offset
+            )
+            for topic, lane in lanes.items():
+                metadata = encode_checkpoint(worker.journal.checkpoint(lane.watermark.highest)) if topic == EVENTS_ACCEPTED else ""
+                log.committed[topic] = (lane.watermark.next_offset, metadata)
+    await worker.stop(0.0)
+    monkeypatch.undo()
+
+
+def accept(log: Log, number: int) -> EventId:
+    event = Ingested(
+        v=1, id=ids.event_id(number, bytes(10)), organization=ORGANIZATION, mode="live", type="t", received_at_ms=1,
+        fingerprint=keys.fingerprint("t", None, b"1"), payload=Raw(b"1"),
+    )  # fmt: skip
+    log.append(EVENTS_ACCEPTED, codec.encode_accepted(codec.encode(event), number, 1))
+    return event.id
+
+
+@given(
+    events=st.integers(1, 3),
+    deaths=st.lists(st.tuples(st.integers(1, 12), st.booleans(), st.booleans()), max_size=5),
+    statuses=st.lists(st.sampled_from([204, 500, None, 410]), max_size=30),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_no_crash_repeats_a_journalled_attempt_or_forks_a_retry(
+    events: int, deaths: list[tuple[int, bool, bool]], statuses: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    accepted = [accept(log, number) for number in range(events)]
+    for lives, after, commits in deaths:
+        asyncio.run(live(log, lives, after=after, commits=commits, statuses=statuses, monkeypatch=monkeypatch))
+    asyncio.run(live(log, 1_000_000, after=True, commits=True, statuses=[], monkeypatch=monkeypatch))
+
+    journal = [codec.journal.decode(record.value) for record in log.records(DELIVERIES_ATTEMPTS)]
+    attempts = [entry for entry in journal if isinstance(entry, Attempted)]
+    twice = [key for key, count in Counter((a.event_id, a.endpoint_id, a.attempt) for a in attempts).items() if count > 1]
+    assert not twice
+    tasks = [codec.retry_task.decode(record.value) for delay in DELAYS_S for record in log.records(retry_topic(delay))]
+    forked = [key for key, count in Counter((t.event_id, t.endpoint_id, t.attempt, t.hop) for t in tasks).items() if count > 1]
+    assert not forked
+    dead = Counter((d.event_id, d.endpoint_id) for d in (codec.dead_letter.decode(r.value) for r in log.records(DELIVERIES_DEAD)))
+    for event_id in accepted:
+        for endpoint in ENDPOINTS:
+            mine = sorted((a for a in attempts if (a.event_id, a.endpoint_id) == (event_id, endpoint)), key=lambda a: a.attempt)
+            assert [a.attempt for a in mine] == list(range(1, len(mine) + 1))
+            assert mine, "never attempted"
+            assert (mine[-1].outcome == "delivered") + dead[event_id, endpoint] == 1
+
+
+def test_a_delay_is_the_largest_that_fits_and_nothing_waits_longer_than_its_topic() -> None:
+    assert choose((5, 30, 120), 119_999) == 30
+    assert choose((5, 30, 120), 120_000) == 120
+    assert choose((5, 30, 120), 4_000) == 5
+    assert due_ms(1_000_000, 0, 30) == 30_000
+    assert due_ms(10_000, 0, 30) == 10_000
+
+
+@given(st.permutations(list(range(12))))
+def test_the_watermark_never_passes_an_unfinished_offset(order: list[int]) -> None:
+    watermark = Watermark(0)
+    for offset in range(12):
+        watermark.start(offset, 100 + offset)
+    done: set[int] = set()
+    for offset in order:
+        watermark.done(offset)
+        done.add(offset)
+        first_open = next((o for o in range(12) if o not in done), 12)
+        assert watermark.next_offset == first_open
+        assert watermark.highest == (99 + first_open if first_open else -1)
