@@ -67,7 +67,7 @@ class Keyring:
             raise KeyringError(f"master key {key_id} is needed and not in TRIGGERS_MASTER_KEYS: put it back (behind the newest) and rewrap")
         try:
             return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], associated)
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise KeyringError(f"a secret does not open with master key {key_id}: it was altered, or belongs to another owner") from None
 
     def derive(self, purpose: bytes) -> bytes:
