@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -51,9 +52,10 @@ _page = msgspec.json.Decoder(_Page)
 class Rig:
     """One running system. `announced` collects what the supervisor says."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, modules: Mapping[str, str] | None = None) -> None:
+        """`modules`: process name → module that is run in its place."""
         self._folder = folder
-        self._extra = dict(environment or {})
+        self._modules = dict(modules or {})
         self.announced: list[str] = []
         self.writers: list[Writer] = []
         self.endpoints: dict[str, list[str]] = {}
@@ -71,7 +73,6 @@ class Rig:
                 **TEST_ENVIRONMENT,
                 "TRIGGERS_API__PORT": str(free_ports(1)[0]),
                 "PATH": "/usr/bin:/bin",
-                **self._extra,
             }
             self.system = System(environment, self._folder / "logs", announce=self.announced.append)
             stack.callback(self.system.stop)
@@ -84,7 +85,13 @@ class Rig:
             yield self
 
     def start_process(self, name: str, arguments: tuple[str, ...], extra: Mapping[str, str] | None = None) -> None:
-        self.system.start_process(name, arguments, {"TRIGGERS_CRASH_FILE": str(self._crash_file(name)), **(extra or {})})
+        armed = {"TRIGGERS_CRASH_FILE": str(self._crash_file(name)), **(extra or {})}
+        if name in self._modules:
+            environment = {**self.system.environment, **armed, "PYTHONPATH": str(Path(__file__).parents[2])}
+            command = [sys.executable, "-m", self._modules[name]]
+            self.system.supervisor.start(name, command, env=environment, log_path=self._folder / "logs" / f"{name}.log")
+        else:
+            self.system.start_process(name, arguments, armed)
 
     def second_worker(self, name: str) -> str:
         """One more worker of a kind, in a slot of its own; its name."""
@@ -152,7 +159,7 @@ class Rig:
 
     # -- the end
 
-    def settle(self, *, copies_max: int = 1) -> list[str]:
+    def settle(self, *, copies_max: int = 1, timeout_s: float = _CONVERGE_S) -> list[str]:
         """Stop the load, wait until the system has come to rest, and say everything that is wrong."""
         for writer in self.writers:
             writer.stop()
@@ -162,8 +169,8 @@ class Rig:
         posted = sum(len(writer.posted) for writer in self.writers)
         assert posted > 0, "nothing was posted: the run shows nothing"
         try:
-            until(lambda: sum(map(len, self.inboxes().values())) >= posted, _CONVERGE_S, "every event reaching the inbox", 0.3)
-            until(self._all_delivered, _CONVERGE_S, "every event being delivered", 0.5)
+            until(lambda: sum(map(len, self.inboxes().values())) >= posted, timeout_s, "every event reaching the inbox", 0.3)
+            until(self._all_delivered, timeout_s, "every event being delivered", 0.5)
         except TimeoutError as error:
             return [str(error), *self._anomalies(copies_max)]
         return self._anomalies(copies_max)
@@ -263,7 +270,7 @@ class Rig:
             values: list[bytes] = []
             ended = 0
             while ended < kafka.partitions:
-                for message in consumer.consume(1_000, 5.0):
+                for message in consumer.consume(1_000, 0.2):
                     if (error := message.error()) is None:
                         values.append(message.value() or b"")
                     elif error.code() == KafkaError._PARTITION_EOF:

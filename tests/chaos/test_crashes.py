@@ -37,6 +37,17 @@ def test_killed_at_any_placed_point_nothing_is_lost_doubled_or_reordered(process
     survive(tmp_path, [place for place, where in PLACES.items() if where == process])
 
 
+@pytest.mark.timeout(200)
+def test_a_naive_seen_table_loses_events_in_the_same_test(tmp_path: Path) -> None:
+    """The tests above would be worth nothing if this one found nothing."""
+    with Rig(tmp_path, modules={"dedup": "tests.chaos.naive_dedup"}).running() as rig:
+        rig.load()
+        rig.progress()
+        rig.crash_at("dedup", "dedup.after_put", 3)
+        anomalies = rig.settle(timeout_s=12)
+    assert any("not in the inbox" in one for one in anomalies), anomalies
+
+
 @pytest.mark.timeout(400)
 def test_killed_servers_and_a_killed_everything_lose_nothing(tmp_path: Path) -> None:
     survive(tmp_path, ["postgres", "redis", "broker", "everything"])

@@ -26,7 +26,7 @@ def read_topic(settings: Settings, name: str) -> list[Record]:
         records: list[Record] = []
         ended = 0
         while ended < settings.kafka.partitions:
-            for message in consumer.consume(1_000, 5.0):
+            for message in consumer.consume(1_000, 0.2):
                 if (error := message.error()) is None:
                     headers = cast(list[tuple[str, bytes | None]], message.headers() or [])
                     records.append(Record(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers))

@@ -73,7 +73,7 @@ def test_a_url_that_is_not_plain_https_is_refused_and_the_reason_told(url: str, 
 def test_http_is_allowed_only_where_insecure_endpoints_are_and_nothing_else_is() -> None:
     assert check_url("http://127.0.0.1:1/x", allow_insecure=True) == "http://127.0.0.1:1/x"
     for url in ("ftp://example.com/", "http://user@example.com/", "http:///x", "http://example.com:0/"):
-        with pytest.raises(ValueError, match="the URL|port 0"):
+        with pytest.raises(ValueError, match=r"the URL|port 0"):
             check_url(url, allow_insecure=True)
 
 

@@ -12,7 +12,7 @@ def test_a_printable_line_is_kept(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "x" * 11, "a\nb", "a\x00", "\x1b[31m", "\u202eabc", "\udcff"])
 def test_a_text_that_could_not_be_stored_or_shown_is_refused_without_repeating_it(text: str) -> None:
-    with pytest.raises(ValueError, match="^the name must have 1 to 10 printable characters$"):
+    with pytest.raises(ValueError, match=r"^the name must have 1 to 10 printable characters$"):
         one_line("name", text, chars_max=10)
 
 

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from pydantic import SecretStr
+from typer.testing import CliRunner, Result
+
+from access.auth import epoch_key
+from runtime import migrations
+from runtime.postgres import connect
+from runtime.settings import RedisSettings, Settings
+from tests.contract.databases import empty_database
+from triggers.cli import app
+from triggers.system import argv
+
+Command = Callable[..., Result]
+UNREACHABLE = "127.0.0.1:1"
+AWAY = f"postgresql://u:hunter2@{UNREACHABLE}/x"
+IS_IT_RUNNING = "is it running, and is TRIGGERS_POSTGRES__DSN right?"
+
+
+@pytest.fixture(scope="module")
+def settings_here(settings: Settings) -> Iterator[Settings]:
+    """With a control plane and an epoch of this module's own: its commands rewrap every secret there is, and revoke."""
+    epochs = RedisSettings(url=SecretStr(settings.redis.url.get_secret_value().removesuffix("/0") + "/15"))
+    with empty_database(settings.postgres) as made:
+        migrations.migrate(made)
+        yield settings.model_copy(update={"postgres": made, "redis": epochs})
+
+
+@pytest.fixture
+def ours(environment: dict[str, str], settings_here: Settings) -> dict[str, str]:
+    return {
+        **environment,
+        "TRIGGERS_POSTGRES__DSN": settings_here.postgres.dsn.get_secret_value(),
+        "TRIGGERS_REDIS__URL": settings_here.redis.url.get_secret_value(),
+    }
+
+
+@pytest.fixture
+def run(ours: dict[str, str]) -> Command:
+    """A command in this process, with the environment of one of ours and `more` on top."""
+
+    def run(*arguments: str, **more: str) -> Result:
+        return CliRunner().invoke(app, arguments, env={**ours, **more})
+
+    return run
+
+
+def answer(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def complaint(result: Result) -> str:
+    """What a failed command said: one line on standard error, nothing on standard output."""
+    assert result.exit_code == 1, (result.stdout, result.exception)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("triggers: ")
+    return line.removeprefix("triggers: ")
+
+
+@pytest.fixture
+def organization(run: Command) -> str:
+    return str(answer(run("org", "create", "Acme", "--plan", "pro", "--json"))["id"])
+
+
+def test_scripts_get_json_for_every_step_from_an_organization_to_an_endpoint(run: Command, organization: str) -> None:
+    assert {"id": organization, "name": "Acme", "plan": "pro", "rate_limit_per_minute": None} in answer(run("org", "list", "--json"))
+    key = answer(run("key", "create", organization, "--mode", "test", "--scope", "inbox:read", "--json"))
+    assert key["key"].startswith("zap_test_")
+    assert (key["organization"], key["mode"], key["scopes"]) == (organization, "test", ["inbox:read"])
+    listed = next(row for row in answer(run("key", "list", "--json")) if row["id"] == key["id"])
+    assert listed == {name: value for name, value in key.items() if name != "key"}
+    endpoint = answer(run("endpoint", "add", organization, "https://x.example/", "--event-type", "a.b", "--event-type", "c", "--json"))
+    assert endpoint["secret"].startswith("whsec_")
+    assert endpoint["event_types"] == ["a.b", "c"]
+    listed = next(row for row in answer(run("endpoint", "list", "--json")) if row["id"] == endpoint["id"])
+    assert listed == {name: value for name, value in endpoint.items() if name != "secret"}
+    every = answer(run("endpoint", "add", organization, "https://x.example/", "--json"))
+    assert every["event_types"] is None
+
+
+def test_people_get_a_row_a_line_and_the_key_once(run: Command, organization: str) -> None:
+    made = run("key", "create", organization).stdout
+    (text,) = [line.split()[1] for line in made.splitlines() if line.startswith("key ")]
+    (key_id,) = [line.split()[1] for line in made.splitlines() if line.startswith("id ")]
+    listed = run("key", "list").stdout
+    assert listed.splitlines()[0].split()[:2] == ["id", "organization"]
+    assert sum(line.startswith(key_id) for line in listed.splitlines()) == 1
+    assert text not in listed
+
+
+def test_tables_and_topics_that_are_there_are_left_as_they_are(run: Command) -> None:
+    migrated = answer(run("migrate", "--json"))
+    assert migrated["before"] == migrated["after"] is not None
+    assert answer(run("topics", "--json")) == {"created": []}
+
+
+def test_a_rewrap_says_what_it_did(run: Command, organization: str, ours: dict[str, str]) -> None:
+    run("endpoint", "add", organization, "https://x.example/")
+    old, new = ours["TRIGGERS_MASTER_KEYS"], f"fresh:{base64.b64encode(bytes(32)).decode()}"
+    both = {"TRIGGERS_MASTER_KEYS": f"{new},{old}"}
+    done = answer(run("keyring", "rewrap", "--json", **both))
+    assert done["master_key"] == "fresh"
+    assert done["rewrapped"] >= 1
+    assert answer(run("keyring", "rewrap", "--json", **both))["rewrapped"] == 0
+    assert "master key fresh is needed" in complaint(run("keyring", "rewrap"))
+    swapped = {"TRIGGERS_MASTER_KEYS": f"{old},{new}"}  # back, for the tests after this one
+    assert answer(run("keyring", "rewrap", "--json", **swapped))["rewrapped"] >= 1
+
+
+def revoked(settings: Settings, key_id: str) -> bool:
+    with connect(settings.postgres, application="test") as connection:
+        row = connection.execute("SELECT revoked_at IS NOT NULL FROM control.api_keys WHERE id = %s", (key_id,)).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+def version(settings: Settings) -> int:
+    with connect(settings.postgres, application="test") as connection:
+        row = connection.execute("SELECT version FROM control.revocation").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_a_revoke_changes_the_epoch_that_cached_keys_are_bound_to_each_time(
+    run: Command, organization: str, settings_here: Settings
+) -> None:
+    key = answer(run("key", "create", organization, "--json"))["id"]
+    with redis.Redis.from_url(settings_here.redis.url.get_secret_value()) as client:
+        client.set(epoch_key(), f"{version(settings_here)}:before")
+        seen = {client.get(epoch_key())}
+        for _ in range(2):
+            assert answer(run("key", "revoke", key, "--json")) == {"id": key, "revoked": "now"}
+            epoch = client.get(epoch_key())
+            assert isinstance(epoch, bytes)
+            assert epoch.split(b":")[0] == str(version(settings_here)).encode()
+            seen.add(epoch)
+    assert len(seen) == 3
+    assert revoked(settings_here, key)
+
+
+@pytest.mark.parametrize("url", [f"redis://{UNREACHABLE}/0", "nonsense", "redis://127.0.0.1:port/0", "silent"])
+def test_a_revoke_that_cannot_tell_redis_holds_and_says_that_it_takes_seconds(
+    run: Command, organization: str, settings_here: Settings, url: str
+) -> None:
+    key = answer(run("key", "create", organization, "--json"))["id"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began_s = time.monotonic()
+        used = f"redis://127.0.0.1:{silent.getsockname()[1]}/0" if url == "silent" else url
+        done = answer(run("key", "revoke", key, "--json", TRIGGERS_REDIS__URL=used))
+        assert time.monotonic() - began_s < 5
+    assert done["revoked"].startswith("within 5 s (Redis was not told")
+    assert revoked(settings_here, key)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "says"),
+    [
+        (["org", "list"], {"TRIGGERS_POSTGRES__DSN": AWAY}, IS_IT_RUNNING),
+        (["migrate"], {"TRIGGERS_POSTGRES__DSN": AWAY}, IS_IT_RUNNING),
+        (["org", "list"], {"TRIGGERS_POSTGRES__DSN": "postgresql://u:hunter2@[bad/x"}, "TRIGGERS_POSTGRES__DSN cannot be read"),
+        (["migrate"], {"TRIGGERS_POSTGRES__DSN": "hunter2"}, "TRIGGERS_POSTGRES__DSN cannot be read"),
+        (["topics"], {"TRIGGERS_KAFKA__PARTITIONS": "hunter2"}, "TRIGGERS_KAFKA__PARTITIONS: Input should be a valid integer"),
+        (["topics"], {"TRIGGERS_KAFKA": '{"hunter2'}, "check the TRIGGERS_ environment"),
+        (["topics"], {"TRIGGERS_KAFKA__PARTITIONS": "7"}, "set it back to 4"),
+        (["org", "create", ""], {}, "the name must have"),
+        (["org", "create", "x", "--rate-limit", "99999999999"], {}, "the rate limit must be"),
+        (["key", "create", "org_none"], {}, "`triggers org list` shows them"),
+        (["key", "revoke", "key_none"], {}, "`triggers key list` shows them"),
+        (["endpoint", "add", "org_none", "https://x.example/"], {}, "`triggers org list` shows them"),
+        (["endpoint", "add", "org_none", "ftp://x.example/"], {}, "must start with https://"),
+        (["endpoint", "add", "org_none", "http://x.example/"], {"TRIGGERS_DELIVERY__ALLOW_INSECURE_ENDPOINTS": "false"}, "must start with https://"),
+        (["endpoint", "add", "org_none", "https://x.example/", "--event-type", "a b"], {}, "is no event type"),
+        (["endpoint", "add", "org_none", "https://x.example/"], {"TRIGGERS_MASTER_KEYS": ""}, "there is no master key"),
+        (["keyring", "rewrap"], {"TRIGGERS_MASTER_KEYS": "a:hunter2"}, "master key number 1 is malformed"),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_is_one_line_that_says_what_to_do_and_holds_no_secret(
+    run: Command, arguments: list[str], more: dict[str, str], says: str
+) -> None:
+    line = complaint(run(*arguments, **more))
+    assert says in line
+    assert "hunter2" not in line
+
+
+def test_a_database_without_tables_is_told_apart_from_one_that_is_away(run: Command, settings: Settings) -> None:
+    with empty_database(settings.postgres) as made:
+        said = complaint(run("org", "list", TRIGGERS_POSTGRES__DSN=made.dsn.get_secret_value()))
+    assert said == "the tables are not there yet: run `triggers migrate`"
+
+
+def test_the_installed_program_ends_with_status_1_and_one_line(ours: dict[str, str]) -> None:
+    done = subprocess.run(argv("key", "revoke", "key_none"), env=ours, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "triggers: there is no API key key_none: `triggers key list` shows them\n"
