@@ -48,13 +48,14 @@ $(VENV)/.local: requirements/local.txt pyproject.toml | $(VENV)/bin/python
 	@echo "installing what the system needs (once) ..."
 	@$(PIP_INSTALL) --require-hashes -r requirements/local.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
-	@touch $@
+	@: > $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 	@echo "installing what tests and linters need (once) ..."
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
-	@touch $@ $(VENV)/.local
+	@: > $@
+	@: > $(VENV)/.local
 
 # Resolve the pins again after a change of pyproject.toml. No index line is written.
 COMPILE := $(BIN)/pip-compile --quiet --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate \

@@ -45,6 +45,7 @@ class PendingLook:
 
     def _find(self, owner: Owner, event_id: EventId, ingested_high: int) -> Found | None:
         partition = partition_of(record_key(owner.organization), self._kafka.partitions)
+        since_ms = max(0, event_time_ms(event_id) - _SLACK_MS)
         consumer = Consumer(
             {
                 **client_config(self._kafka, "pending"),
@@ -55,31 +56,35 @@ class PendingLook:
             logger=LIBRDKAFKA_LOGGER,
         )
         try:
-            if self._scan(consumer, EVENTS_INGESTED, partition, owner, event_id, ingested_high + 1):
-                return "pending"
-            return "rejected" if self._scan(consumer, EVENTS_REJECTED, partition, owner, event_id, 0) else None
+            # Asked for once and before anything is assigned: librdkafka lets the same question time out afterwards.
+            asked = [TopicPartition(topic, partition, since_ms) for topic in (EVENTS_INGESTED, EVENTS_REJECTED)]
+            found = consumer.offsets_for_times(asked, timeout=_REQUEST_TIMEOUT_S)
+            begin = [
+                TopicPartition(tp.topic, partition, max(tp.offset, ingested_high + 1) if tp.topic == EVENTS_INGESTED else tp.offset)
+                for tp in found
+                if tp.offset >= 0  # else nothing was appended since
+            ]
+            return self._scan(consumer, begin, owner, event_id) if begin else None
         finally:
             consumer.close()
 
-    def _scan(self, consumer: Consumer, topic: str, partition: int, owner: Owner, event_id: EventId, first: int) -> bool:
-        since = TopicPartition(topic, partition, max(0, event_time_ms(event_id) - _SLACK_MS))
-        offset = consumer.offsets_for_times([since], timeout=_REQUEST_TIMEOUT_S)[0].offset
-        if offset < 0:  # nothing was appended since
-            return False
-        consumer.assign([TopicPartition(topic, partition, max(first, offset))])
-        wanted, deadline, seen = event_id.encode(), time.monotonic() + _LOOK_TIMEOUT_S, 0
-        while seen < _RECORDS_MAX and time.monotonic() < deadline:
-            message = consumer.poll(deadline - time.monotonic())
+    def _scan(self, consumer: Consumer, begin: list[TopicPartition], owner: Owner, event_id: EventId) -> Found | None:
+        consumer.assign(begin)
+        wanted, deadline_s = event_id.encode(), time.monotonic() + _LOOK_TIMEOUT_S
+        left, seen = {tp.topic for tp in begin}, 0
+        while left and seen < _RECORDS_MAX and (remaining_s := deadline_s - time.monotonic()) > 0:
+            message = consumer.poll(remaining_s)
             if message is None:
-                return False
+                break
             if (error := message.error()) is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    return False
-                raise KafkaException(error)
+                if error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                left.discard(message.topic() or "")
+                continue
             seen += 1
             if dict(message.headers() or ()).get(HEADER_EVENT_ID) == wanted and _belongs(message.value(), owner, message.key()):
-                return True
-        return False
+                return "pending" if message.topic() == EVENTS_INGESTED else "rejected"
+        return None
 
 
 def _belongs(value: bytes | None, owner: Owner, key: bytes | None) -> bool:

@@ -212,7 +212,7 @@ class Rig:
         while True:
             try:
                 answer = client.get(path, params=dict(params))
-                if answer.status_code == 200:
+                if answer.status_code in (200, 404):
                     return answer.content
                 if answer.status_code != 503:
                     raise AssertionError(f"GET {path} answered {answer.status_code}: {answer.text}")
@@ -228,7 +228,7 @@ class Rig:
             ids: set[EventId] = {event_id for event in writer.posted for event_id in (*event.created, *event.named)}
             for event_id in ids:
                 document = json.loads(self._get(client, f"/events/{event_id}", {}))
-                told[event_id] = (document["status"], document.get("original_id"))
+                told[event_id] = ("missing", None) if document["status"] == 404 else (document["status"], document.get("original_id"))
         return told
 
     def _all_delivered(self) -> bool:

@@ -15,9 +15,10 @@ import httpx
 import msgspec
 import pytest
 
+from schemas import ids
 from schemas.topics import EVENTS_INGESTED
 from tests.flow.topics import read_topic
-from triggers.provision import make_endpoint, make_tenant
+from triggers.provision import make_endpoint, make_key, make_tenant
 from triggers.receiver import Receiver
 from triggers.system import System, until
 
@@ -77,39 +78,62 @@ def test_every_payload_is_in_the_inbox_once_byte_for_byte_and_arrives_as_a_signe
     _, receiver.secrets["/webhooks"] = make_endpoint(system.settings, tenant.organization, receiver.url())
     headers = {"X-API-Key": tenant.key, "Content-Type": "application/json"}
     with httpx.Client(base_url=system.url, headers=headers, timeout=30) as client:
-        ids = _post_all(client, events, expect=201)
-        assert _post_all(client, events, expect=409) == ids
+        posted = _post_all(client, events, expect=201)
+        assert _post_all(client, events, expect=409) == posted
 
         until(lambda: len(walk(client, "all")) >= len(events), 60, "every event reaching the inbox", 0.2)
         items = walk(client, "unacked")
-        assert [item.id for item in items] == ids
+        assert [item.id for item in items] == posted
         assert [(item.type, bytes(item.payload)) for item in items] == events
 
-        for start in range(0, len(ids), 100):
-            acked = client.post("/inbox/ack", json={"ids": ids[start : start + 100]}).json()
-            assert (acked["acknowledged"], acked["failed"]) == (len(ids[start : start + 100]), 0)
+        for start in range(0, len(posted), 100):
+            acked = client.post("/inbox/ack", json={"ids": posted[start : start + 100]}).json()
+            assert (acked["acknowledged"], acked["failed"]) == (len(posted[start : start + 100]), 0)
         assert walk(client, "unacked") == []
-        assert [item.id for item in walk(client, "acked")] == ids
+        assert [item.id for item in walk(client, "acked")] == posted
         assert {item.status for item in walk(client, "all")} == {"acknowledged"}
 
         until(lambda: len({one.headers["webhook-id"] for one in receiver.of()}) >= len(events), 60, "every webhook arriving")
     received = {one.headers["webhook-id"]: one for one in receiver.of()}
     assert all(one.verified for one in receiver.of())
-    assert set(received) == set(ids)
-    for event_id, (kind, payload) in zip(ids, events, strict=True):
+    assert set(received) == set(posted)
+    for event_id, (kind, payload) in zip(posted, events, strict=True):
         body = msgspec.json.decode(received[event_id].body, type=dict[str, msgspec.Raw])
         assert bytes(body["data"]) == payload
         assert msgspec.json.decode(body["type"]) == kind
 
 
 def _post_all(client: httpx.Client, events: list[tuple[str, bytes]], *, expect: int) -> list[str]:
-    ids = []
+    posted = []
     for number, (kind, payload) in enumerate(events):
         content = b'{"type":%b,"idempotency_key":"job-%d","payload":%b}' % (json.dumps(kind).encode(), number, payload)
         answer = client.post("/events", content=content)
         assert answer.status_code == expect, answer.text
-        ids.append(answer.json()["id"])
-    return ids
+        posted.append(answer.json()["id"])
+    return posted
+
+
+def test_unknown_and_foreign_events_look_the_same(system: System) -> None:
+    mine, other = make_tenant(system.settings, "mine"), make_tenant(system.settings, "other")
+    test_mode = make_key(system.settings, mine.organization, mode="test")
+    with httpx.Client(base_url=system.url, timeout=10) as client:
+        event_id = client.post("/events", json={"type": "a.b", "payload": 1}, headers={"X-API-Key": mine.key}).json()["id"]
+        until(lambda: client.get(f"/events/{event_id}", headers={"X-API-Key": mine.key}).json()["status"] == "accepted", 30, "the event")
+        day_ago = ids.event_id(ids.event_time_ms(event_id) - 86_400_000, bytes(10))
+        answers = [
+            client.get(f"/events/{asked}", headers={"X-API-Key": key, "X-Request-Id": "same"})
+            for asked, key in (
+                (event_id, other.key),
+                (event_id, test_mode.key),
+                (day_ago, mine.key),
+                (day_ago, other.key),
+                ("evt_x", other.key),
+            )
+        ]
+        acked = client.post("/inbox/ack", json={"ids": [event_id, day_ago]}, headers={"X-API-Key": other.key}).json()
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({answer.content for answer in answers}) == 1
+    assert [result["status"] for result in acked["results"]] == ["unknown", "unknown"]
 
 
 def test_request_id_and_trace_travel_from_http_to_the_record_and_the_webhook(system: System, receiver: Receiver) -> None:
