@@ -32,6 +32,18 @@ def survive(tmp_path: Path, faults: Sequence[str], *, seed: int = 1, copies_max:
 
 
 @pytest.mark.timeout(400)
+def test_a_few_rounds_of_kills_lose_double_and_reorder_nothing(tmp_path: Path) -> None:
+    placed = ["dedup.after_send", "project.in_transaction", "api.after_append", "delivery.after_journal"]
+    survive(tmp_path, [*placed, "postgres", "redis", "broker", "everything"])
+
+
+@pytest.mark.timeout(400)
+def test_workers_that_join_leave_and_stand_still_lose_nothing(tmp_path: Path) -> None:
+    survive(tmp_path, ["two dedup workers", "delivery stands still"], copies_max=2)
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("process", ["dedup", "project", "api", "delivery"])
 def test_killed_at_any_placed_point_nothing_is_lost_doubled_or_reordered(process: str, tmp_path: Path) -> None:
     survive(tmp_path, [place for place, where in PLACES.items() if where == process])
@@ -48,11 +60,13 @@ def test_a_naive_seen_table_loses_events_in_the_same_test(tmp_path: Path) -> Non
     assert any("not in the inbox" in one for one in anomalies), anomalies
 
 
+@pytest.mark.verify
 @pytest.mark.timeout(400)
 def test_killed_servers_and_a_killed_everything_lose_nothing(tmp_path: Path) -> None:
     survive(tmp_path, ["postgres", "redis", "broker", "everything"])
 
 
+@pytest.mark.verify
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("process", ["dedup", "project", "delivery"])
 def test_two_workers_joining_leaving_and_standing_still_lose_nothing(process: str, tmp_path: Path) -> None:

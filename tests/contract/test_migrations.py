@@ -6,6 +6,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,7 +16,7 @@ from runtime import migrations
 from runtime.postgres import connect
 from runtime.settings import PostgresSettings, Settings
 from tests.contract.databases import empty_database
-from triggers.system import argv
+from triggers.system import argv, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,12 +46,29 @@ def test_of_many_processes_that_migrate_at_once_one_does_the_work_and_all_succee
 ) -> None:
     ours = {**environment, "TRIGGERS_POSTGRES__DSN": empty.dsn.get_secret_value()}
     command = argv("migrate", "--json")
-    started = [subprocess.Popen(command, env=ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    finished = [process.communicate(timeout=60) for process in started]
+    with connect(empty, application="test") as gate:  # held until all stand before it, so that they do meet
+        gate.autocommit = True
+        gate.execute("SELECT pg_advisory_lock(%s)", (migrations._LOCK_KEY,))
+        started = [subprocess.Popen(command, env=ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+        try:
+            until(lambda: waiting(gate) == len(started), 60, "four processes waiting for the lock")
+        finally:
+            gate.execute("SELECT pg_advisory_unlock(%s)", (migrations._LOCK_KEY,))
+            finished = [process.communicate(timeout=60) for process in started]
     assert [process.returncode for process in started] == [0] * 4, finished
     befores = [json.loads(output)["before"] for output, _ in finished]
     assert befores.count(None) == 1
     assert befores.count(migrations.newest()) == 3
+
+
+def waiting(connection: psycopg.Connection[Any]) -> int:
+    """Sessions that wait for an advisory lock in this database."""
+    row = connection.execute(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_a_migration_that_hangs_elsewhere_is_waited_for_with_a_limit_and_named(empty: PostgresSettings) -> None:

@@ -8,8 +8,6 @@ from typing import Annotated, Final
 
 import redis
 import typer
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from access import api_keys, audit, endpoints, keys, organizations
 from access.auth import epoch_key, epoch_value
@@ -106,10 +104,9 @@ def key_revoke(key_id: Annotated[str, typer.Argument(help="Its id: key_…")], j
 
 def _tell_caches(settings: Settings, version: int) -> bool:
     """Change the epoch that cached keys are bound to. Without it each API process notices by itself within seconds."""
-    once = Retry(NoBackoff(), 0)  # the client's own retries would take longer than the caches need to notice
     try:
         client = redis.Redis.from_url(
-            settings.redis.url.get_secret_value(), socket_timeout=_REDIS_TIMEOUT_S, socket_connect_timeout=_REDIS_TIMEOUT_S, retry=once
+            settings.redis.url.get_secret_value(), socket_timeout=_REDIS_TIMEOUT_S, socket_connect_timeout=_REDIS_TIMEOUT_S
         )
         with client:
             client.set(epoch_key(), epoch_value(version, os.urandom(8)))
