@@ -99,9 +99,11 @@ async def deliver(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def dedup(settings: Settings, stop: asyncio.Event) -> None:
-    from processors import apps  # noqa: PLC0415 - Faust is heavy and only two processes need it
+    from processors import apps, rebuild  # noqa: PLC0415 - Faust is heavy and only two processes need it
+    from runtime.clock import SYSTEM  # noqa: PLC0415
 
     await asyncio.to_thread(wait_for_kafka, settings)
+    await asyncio.to_thread(rebuild.refill_changelog, settings, SYSTEM)
     guard = stall_guard(settings)
     await apps.run(apps.dedup_app(settings, guard), guard, stop)
 
