@@ -103,7 +103,7 @@ class PartitionWorker:
     def start(self) -> None:
         for lane in self.lanes.values():
             work = self._accepted_lane(lane) if lane.topic == EVENTS_ACCEPTED else self._delay_lane(lane)
-            self._runners.append(asyncio.create_task(self._never_ends(work)))
+            self._runners.append(self._begin(work))
 
     async def stop(self, timeout_s: float) -> None:
         """Take nothing more; wait for what is under way; cancel the rest, which the next owner does again."""
@@ -121,18 +121,19 @@ class PartitionWorker:
         """Whether every lane is done with what an earlier owner could have begun: all that was there when its tails were read."""
         return all(lane.watermark.next_offset >= self._ends[lane.topic] for lane in self.lanes.values())
 
-    async def _never_ends(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a lane that stopped in silence would hold its partition for ever
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task whose failure ends the process: a lane that stopped in silence would hold its partition for ever."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
             die(f"delivery of partition {self.partition} failed: {error!r}")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._never_ends(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(self._begin(work))
 
     # -- accepted events
 

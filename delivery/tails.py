@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from delivery.journal import Checkpoint, Journal, Leg, places, read_checkpoint
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
@@ -21,6 +21,19 @@ _REQUEST_TIMEOUT_S: Final = 30.0
 #: No progress for this long means the log cannot be read: the caller's process ends and is started again.
 _STALL_TIMEOUT_S: Final = 60.0
 _BATCH_MAX: Final = 1_000
+_RETRY_PAUSE_S: Final = 0.5
+#: What a client meets while a broker starts or a leader moves.
+_TRANSIENT: Final = frozenset(
+    {
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
 
 
 class Tail(NamedTuple):
@@ -44,7 +57,18 @@ class TailReader:
         self._memory_ms = memory_ms
 
     def read(self, partitions: Sequence[int], committed: Sequence[TopicPartition], now_ms: int) -> Tails:
-        """Journals by partition. Raises `confluent_kafka.KafkaException`, `TimeoutError`."""
+        """Journals by partition. A broker that is coming back is waited for. Raises `confluent_kafka.KafkaException`, `TimeoutError`."""
+        deadline_s = time.monotonic() + _STALL_TIMEOUT_S
+        while True:
+            try:
+                return self._read_all(partitions, committed, now_ms)
+            except KafkaException as error:
+                if error.args[0].code() not in _TRANSIENT or time.monotonic() > deadline_s:
+                    raise
+                log.warning("tails.waiting", error=str(error))
+                time.sleep(_RETRY_PAUSE_S)
+
+    def _read_all(self, partitions: Sequence[int], committed: Sequence[TopicPartition], now_ms: int) -> Tails:
         tails: Tails = {}
         for tp in committed:
             if tp.topic == EVENTS_ACCEPTED:

@@ -31,7 +31,7 @@ def run(process: str, main: Main, settings: Settings) -> None:
     """Run one process until it is told to stop."""
     telemetry.configure(process, settings.telemetry)
     crashpoints.arm_from_environment()
-    if settings.telemetry.metrics_port is not None:
+    if settings.telemetry.metrics_port is not None and main is not api:  # the API serves its own
         log.info("metrics.serving", port=metrics.serve(settings.telemetry.metrics_port, settings.telemetry.metrics_host))
 
     async def whole() -> None:

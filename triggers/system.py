@@ -48,7 +48,7 @@ class System:
     """API, both processors and delivery, supervised. `environment` is the whole environment of each process."""
 
     def __init__(self, environment: Mapping[str, str], logs: Path, *, announce: Callable[[str], None] = print) -> None:
-        self.environment = dict(environment)
+        self.environment = {"TRIGGERS_TELEMETRY__METRICS_PORT": "0", **environment}
         self.settings = settings_of(self.environment)
         self.supervisor = Supervisor(announce)
         self._logs = logs
