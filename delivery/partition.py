@@ -8,27 +8,24 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import aiohttp
 import msgspec
 
 from delivery import attempt, delays, policy, sign
-from delivery.endpoints import Endpoint, Endpoints
+from delivery.context import Context, Task
+from delivery.endpoints import Endpoint
 from delivery.journal import Journal, Leg, Source
 from delivery.lanes import Lane
-from runtime.clock import Clock
 from runtime.crashpoints import reach
-from runtime.kafka import Bus, Headers, Report
-from runtime.lifecycle import StallGuard, die
+from runtime.kafka import Headers, Report
+from runtime.lifecycle import die
 from runtime.metrics import ATTEMPT_SECONDS, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, REJECTED, RETRIES_SCHEDULED
-from runtime.settings import Settings
 from runtime.telemetry import event_line
 from schemas import codec
 from schemas.codec import HEADER_EVENT_ID, HEADER_REQUEST_ID, HEADER_TRACEPARENT, CodecError, rejected_headers
-from schemas.deliveries import Attempted, Dead, PastAttempt, Planned, Retry, RetryTask
+from schemas.deliveries import Attempted, Dead, Planned, Retry, RetryTask
 from schemas.events import SCHEMA_VERSION, Accepted, Ingested
-from schemas.ids import EndpointId
 from schemas.keys import record_key
 from schemas.records import Record
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_ACCEPTED, EVENTS_REJECTED, retry_topic
@@ -42,47 +39,6 @@ class _RawAccepted(msgspec.Struct):
 
 
 _raw_event = msgspec.json.Decoder(_RawAccepted)
-
-
-class Context:
-    """What all partitions of a worker share."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        clock: Clock,
-        bus: Bus,
-        endpoints: Endpoints,
-        client: aiohttp.ClientSession,
-        guard: StallGuard,
-        topic_delays: Mapping[str, float],
-        worker: str,
-    ) -> None:
-        self.settings = settings.delivery
-        self.clock = clock
-        self.bus = bus
-        self.endpoints = endpoints
-        self.client = client
-        self.guard = guard
-        self.topic_delays = topic_delays
-        self.worker = worker
-        self.slots = asyncio.Semaphore(settings.delivery.concurrency)
-        self._endpoint_slots: dict[EndpointId, asyncio.Semaphore] = {}
-
-    def endpoint_slots(self, endpoint: EndpointId) -> asyncio.Semaphore:
-        return self._endpoint_slots.setdefault(endpoint, asyncio.Semaphore(self.settings.endpoint_concurrency))
-
-
-class Task(NamedTuple):
-    """One attempt to make: of an event to an endpoint. `value` is the ingested value, `source` the record that asks for it."""
-
-    event: Ingested
-    value: bytes
-    endpoint_id: EndpointId
-    attempt: int
-    history: Sequence[PastAttempt]
-    source: Source
-    headers: Headers
 
 
 class PartitionWorker:

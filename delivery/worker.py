@@ -15,10 +15,11 @@ from confluent_kafka import TopicPartition
 from access.secrets import Keyring
 from delivery import attempt
 from delivery.consumer import ConsumerThread
+from delivery.context import Context
 from delivery.endpoints import Endpoints
 from delivery.journal import FACTS_ALARM, Checkpoint, Source, encode_checkpoint
 from delivery.lanes import Lane
-from delivery.partition import Context, PartitionWorker
+from delivery.partition import PartitionWorker
 from delivery.tails import TailReader, Tails
 from delivery.watermark import Watermark
 from runtime.clock import Clock

@@ -6,7 +6,7 @@ clearing of the stream queues, and spends four tasks on each record. This module
 * delivery: one task per fetch, one event per up to `batch_size_max` records of a partition, offsets checked as a chain;
 * offsets: a queue of delivered batches per partition; the committed offset is the end of its acknowledged prefix, never beyond;
 * seeks: always explicit, from the group's committed offset, the earliest offset where nothing is committed, or the projection's own;
-* the producer: `processors.outputs`, so a commit waits for the reports of everything its offsets caused.
+* the producer (`processors.producer`): `processors.outputs`, so a commit waits for the reports of everything its offsets caused.
 
 Not here: table recovery (`processors.tables`), what agents do (`processors.agents`).
 """
@@ -24,6 +24,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from processors.outputs import Outputs
+from processors.producer import Producer
 from processors.tables import MarkerTable
 from runtime.crashpoints import reach
 from runtime.lifecycle import die
@@ -279,46 +280,6 @@ class Consumer(driver.Consumer):
         if self._holes[tp] > _HOLES_MAX:
             die(f"{tp.topic}[{tp.partition}] has a hole: offset {expected} is not there. Retention or a lost log segment removed it")
         await self.seek_back()
-
-
-class Producer(driver.Producer):
-    """What Faust calls its producer: ours. Flush waits for the report of everything produced before it."""
-
-    app: Any
-    transport: Any
-    outputs: Outputs
-
-    async def on_start(self) -> None:
-        self.outputs = self.transport.outputs
-        self.outputs.start()
-
-    async def on_stop(self) -> None:
-        await self.outputs.stop()
-
-    async def flush(self) -> None:
-        await self.outputs.flush()
-        self._save_persisted()
-
-    def _save_persisted(self) -> None:
-        """Remember how far the changelog is confirmed, so that recovery starts there; only for partitions still ours (else it would
-        re-open the RocksDB folder of a partition that has moved)."""
-        confirmed = self.outputs.take_confirmed_changelog()
-        if not confirmed:
-            return
-        assigned = self.app.consumer.assignment()
-        for (topic, partition), offset in confirmed.items():
-            tp = TP(topic, partition)
-            if tp in assigned:
-                self.app.tables._changelogs[topic].data.set_persisted_offset(tp, offset)
-
-    async def send(self, *args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError("nothing is sent through Faust's producer: agents use Outputs")
-
-    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
-        """Topics are made by the admin step only."""
-
-    def supports_headers(self) -> bool:
-        return True
 
 
 class Transport(driver.Transport):

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from delivery import attempt
+from delivery.context import Context
 from delivery.delays import choose, due_ms
 from delivery.endpoints import Endpoint
 from delivery.journal import Journal, Leg, encode_checkpoint, places, read_checkpoint
 from delivery.lanes import Lane
-from delivery.partition import Context, PartitionWorker
+from delivery.partition import PartitionWorker
 from delivery.watermark import Watermark
 from runtime.kafka import Report
 from runtime.lifecycle import StallGuard
