@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Hash-pinned; nothing here or in the requirements names a package index, so whatever pip is set up with is used.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test verify smoke lint format bench chaos clean setup-local setup-dev requirements
+.PHONY: help run test verify smoke lint format bench clean setup-local setup-dev requirements
 
 help:
 	@echo "make run      the whole system in the foreground, with sample traffic (Ctrl-C stops it)"
@@ -31,6 +31,10 @@ lint: setup-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# One benchmark beside its comparator; BENCH names the module in benchmarks/.
+bench: setup-dev
+	@$(BIN)/python -m benchmarks.$(or $(BENCH),recovery)
 
 format: setup-dev
 	@$(BIN)/ruff check --fix .
