@@ -16,11 +16,12 @@ import faust
 
 from processors.agents import Dedup
 from processors.outputs import Outputs
+from processors.progress import Progress
 from processors.project import Fold, LoadOffsets, Project
 from processors.tables import MarkerTable, declare
 from processors.transport import Batch, install
 from runtime.clock import Clock
-from runtime.lifecycle import EXIT_FATAL, StallGuard, die
+from runtime.lifecycle import EXIT_FATAL, EXIT_STALLED, StallGuard, die
 from runtime.postgres import Pool
 from runtime.settings import Settings
 from runtime.telemetry import log
@@ -98,10 +99,11 @@ def project_app(
     return app
 
 
-async def run(app: Any, guard: StallGuard, stop: asyncio.Event) -> None:
-    """Run `app` until `stop` is set. A crash anywhere inside Faust ends the process."""
+async def run(app: Any, guard: StallGuard, clock: Clock, stop: asyncio.Event, progress_timeout_s: float) -> None:
+    """Run `app` until `stop` is set. A crash anywhere inside Faust ends the process, and so does work that stands still."""
     logging.getLogger("faust").setLevel(logging.WARNING)
     logging.getLogger("mode").setLevel(logging.WARNING)
+    progress = Progress(progress_timeout_s)
     app.finalize()
     await app.start()
     log.info("processor.started", app=app.conf.id)
@@ -109,6 +111,8 @@ async def run(app: Any, guard: StallGuard, stop: asyncio.Event) -> None:
         guard.beat()
         if app.crashed or app.should_stop:
             die(f"{app.conf.id} crashed: {app.crash_reason!r}", EXIT_FATAL)
+        if (stalled := progress.check(app, clock.monotonic_s())) is not None:
+            die(f"{app.conf.id}: {stalled}", EXIT_STALLED)
         try:
             await asyncio.wait_for(stop.wait(), _TICK_S)
         except TimeoutError:

@@ -155,6 +155,19 @@ class Consumer(driver.Consumer):
                 kept.pop(tp, None)
             self._epoch[tp] += 1
 
+    @property
+    def expected(self) -> Mapping[TP, int]:
+        """The next offset each owned partition will deliver."""
+        return self._expected
+
+    def has_delivered(self, tp: TP) -> bool:
+        """Whether an agent has, or is about to get, records of `tp` that are not acknowledged."""
+        return bool(self._delivered[tp])
+
+    def end_of(self, tp: TP) -> int | None:
+        """The end of a partition as the last fetch saw it."""
+        return self.highwater(tp) if tp in self.assignment() else None
+
     def is_current(self, tp: TP, batch: Batch) -> bool:
         """Whether what `batch` causes may still be acknowledged: the partition is ours and was not sought since it was delivered."""
         return tp in self._expected and batch.epoch == self._epoch[tp] and not self.app.should_stop

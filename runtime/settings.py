@@ -86,6 +86,8 @@ class ProcessorSettings(_Section):
     unconfirmed_max: Positive = 20_000
     #: A produce without progress for this long ends the process.
     stall_timeout_s: Seconds = 60.0
+    #: A rebalance, a recovery or a partition with records to come that stands still for this long ends the process.
+    progress_timeout_s: Seconds = 20.0
     commit_interval_s: Seconds = 1.0
     fetch_wait_ms_max: Positive = 50
     linger_ms: Annotated[float, Field(ge=0)] = 2.0

@@ -105,7 +105,7 @@ async def dedup(settings: Settings, stop: asyncio.Event) -> None:
     await asyncio.to_thread(wait_for_kafka, settings)
     await asyncio.to_thread(rebuild.refill_changelog, settings, SYSTEM)
     guard = stall_guard(settings)
-    await apps.run(apps.dedup_app(settings, guard), guard, stop)
+    await apps.run(apps.dedup_app(settings, guard), guard, SYSTEM, stop, settings.processor.progress_timeout_s)
 
 
 async def project(settings: Settings, stop: asyncio.Event) -> None:
@@ -121,6 +121,6 @@ async def project(settings: Settings, stop: asyncio.Event) -> None:
     await connections.open()
     app = apps.project_app(settings, guard, folds=FOLDS, pool=connections, load_offsets=load_offsets, fenced=Fenced, clock=SYSTEM)
     try:
-        await apps.run(app, guard, stop)
+        await apps.run(app, guard, SYSTEM, stop, settings.processor.progress_timeout_s)
     finally:
         await connections.close()

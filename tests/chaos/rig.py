@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -87,7 +88,11 @@ class Rig:
     def start_process(self, name: str, arguments: tuple[str, ...], extra: Mapping[str, str] | None = None) -> None:
         armed = {"TRIGGERS_CRASH_FILE": str(self._crash_file(name)), **(extra or {})}
         if name in self._modules:
-            environment = {**self.system.environment, **armed, "PYTHONPATH": str(Path(__file__).parents[2])}
+            environment = {
+                **self.system.environment,
+                **armed,
+                "PYTHONPATH": f"{Path(__file__).parents[2]}:{os.environ.get('PYTHONPATH', '')}",
+            }
             command = [sys.executable, "-m", self._modules[name]]
             self.system.supervisor.start(name, command, env=environment, log_path=self._folder / "logs" / f"{name}.log")
         else:
