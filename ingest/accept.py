@@ -9,6 +9,7 @@ import codecs
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 import msgspec
@@ -24,6 +25,10 @@ from schemas.problems import (
     ProblemError,
 )
 
+#: Levels of arrays and objects in a payload (RFC 8259 section 9 lets a parser set a limit). Decoders end at Python's recursion limit less
+#: their own call stack, so without a limit of ours a payload could pass here and be unreadable in a process that calls from deeper down.
+NESTING_MAX: Final = 256
+
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _CONTENT_TYPE: Final = re.compile(rb'\A\s*application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?\Z', re.IGNORECASE)
@@ -35,6 +40,11 @@ _TIME: Final = re.compile(r"\A\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:[0-5]\d(\.\d{1,9})?([
 _SF_STRING: Final = re.compile(rb'\A"((?:[ !#-\[\]-~]|\\["\\])*)"\Z')
 #: A bare token is taken too: most clients send their key without quotes, and it cannot be mistaken for anything else.
 _BARE_KEY: Final = re.compile(rb"\A[!#-\[\]-~]+\Z")
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+#: Innermost pairs are taken away this often before depth is counted: wide payloads are gone by then.
+_PEELED: Final = 8
+_OPENING: Final = ord("[")
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
 
 
 class Draft(NamedTuple):
@@ -98,6 +108,8 @@ def accept(body: bytes, headers: RawHeaders, *, payload_bytes_max: int) -> Draft
         )
     if not _TYPE.match(native.type) or len(native.type) > EVENT_TYPE_CHARS_MAX or native.type.endswith("\n"):
         raise _invalid("type", f"must be letters, digits, `_` and `-` in parts joined by dots, at most {EVENT_TYPE_CHARS_MAX} characters")
+    if _too_deep(payload):
+        raise _invalid("payload", f"is nested more than {NESTING_MAX} levels deep: make it flatter, or send it as a string")
     _check_text("subject", native.subject, SUBJECT_CHARS_MAX)
     _check_text("idempotency_key", native.idempotency_key, IDEMPOTENCY_KEY_CHARS_MAX)
     if native.occurred_at is not None and not _is_time(native.occurred_at):
@@ -128,6 +140,20 @@ def _decode(body: bytes) -> _Native:
         raise ProblemError(INVALID_EVENT, f"{error}. An event is {{type, payload, idempotency_key?, occurred_at?, subject?}}.") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ProblemError(MALFORMED_JSON, f"The body cannot be read: {error}.") from None
+
+
+def _too_deep(payload: bytes) -> bool:
+    """Whether valid JSON is nested deeper than `NESTING_MAX`. Linear; most payloads have too few brackets to be looked at."""
+    if payload.count(b"[") + payload.count(b"{") <= NESTING_MAX:
+        return False
+    outside_strings = payload.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+    brackets = b"".join(outside_strings).translate(_ONE_KIND, _NOT_BRACKETS)
+    for _ in range(_PEELED):
+        brackets = brackets.replace(b"[]", b"")
+    if len(brackets) <= 2 * (NESTING_MAX - _PEELED):
+        return False
+    steps = (1 if bracket == _OPENING else -1 for bracket in brackets)
+    return max(accumulate(steps)) > NESTING_MAX - _PEELED
 
 
 def _check_text(field: str, text: str | None, chars_max: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 
@@ -12,17 +12,20 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from access.http import install, problem_responses
-from ingest.routes import PostEvents, Receive, Scope, Send
+from access.http import context_of, install, problem_body, problem_headers, problem_responses
+from ingest.routes import PostEvents, Receive, Scope, Send, send_whole
 from runtime.clock import Clock
 from runtime.settings import ApiSettings
 from schemas import problems
+from schemas.problems import ProblemError
 
 _SHUTDOWN_TIMEOUT_S: Final = 10
 _KEEP_ALIVE_S: Final = 30
 #: A probe's answer serves for this long, so that health checks cannot load the servers they ask about.
 _PROBE_CACHE_S: Final = 1.0
 _PROBE_TIMEOUT_S: Final = 2.0
+#: Path, query and headers of a request together.
+_HEAD_BYTES_MAX: Final = 16_384
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -62,15 +65,45 @@ class Readiness:
 class Front:
     """Sends `POST /events` straight to its endpoint and everything else to FastAPI."""
 
-    def __init__(self, post_events: PostEvents, rest: FastAPI) -> None:
+    def __init__(self, post_events: PostEvents, rest: FastAPI, clock: Clock) -> None:
         self._post_events = post_events
         self.rest = rest
+        self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/events" and scope["method"] == "POST":
+        if scope["type"] != "http":
+            await self.rest(scope, receive, send)
+        elif _head_bytes(scope) > _HEAD_BYTES_MAX:
+            await self._refuse_head(scope, send)
+        elif scope["path"] == "/events" and scope["method"] == "POST":
             await self._post_events(scope, receive, send)
         else:
-            await self.rest(scope, receive, send)
+            await self._rest(scope, receive, send)
+
+    async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI, with one request id for the route, its log lines and every answer, made here when the caller sent none."""
+        request_id = context_of(scope["headers"], self._clock).request_id.encode()
+        headers = [header for header in scope["headers"] if header[0] != b"x-request-id"]
+
+        async def named(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and all(name.lower() != b"x-request-id" for name, _ in message["headers"]):
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id)]}
+            await send(message)
+
+        await self.rest({**scope, "headers": [*headers, (b"x-request-id", request_id)]}, receive, named)
+
+    async def _refuse_head(self, scope: Scope, send: Send) -> None:
+        request_id = context_of(scope["headers"], self._clock).request_id
+        detail = f"Path, query and headers may have {_HEAD_BYTES_MAX} bytes together. Send less in them."
+        error = ProblemError(problems.HEADERS_TOO_LARGE, detail, headers={"Connection": "close"})
+        await send_whole(send, error.problem.status, problem_headers(error, request_id), problem_body(error, request_id))
+
+
+def _head_bytes(scope: Scope) -> int:
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+    return size
 
 
 def create_app(
@@ -98,13 +131,14 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json",
         lifespan=lifespan,
+        redirect_slashes=False,  # a path with a slash too many is no path of ours; a redirect would name whatever Host was sent
     )
     install(app, clock)
     app.include_router(_about(readiness, version))
     app.include_router(_documented())
     for router in routers:
         app.include_router(router)
-    return Front(post_events, app)
+    return Front(post_events, app, clock)
 
 
 def _about(readiness: Readiness, version: str) -> APIRouter:
@@ -158,7 +192,8 @@ def _documented() -> APIRouter:
     answers: dict[int | str, dict[str, Any]] = problem_responses(
         problems.MALFORMED_JSON, problems.INVALID_HEADER, problems.MISSING_KEY, problems.INVALID_KEY, problems.FORBIDDEN,
         problems.REQUEST_TIMEOUT, problems.DUPLICATE, problems.IN_FLIGHT, problems.BODY_TOO_LARGE, problems.PAYLOAD_TOO_LARGE,
-        problems.UNSUPPORTED_MEDIA_TYPE, problems.INVALID_EVENT, problems.KEY_REUSED, problems.NOT_APPENDED, problems.UNKNOWN_OUTCOME,
+        problems.UNSUPPORTED_MEDIA_TYPE, problems.HEADERS_TOO_LARGE, problems.INTERNAL,
+        problems.INVALID_EVENT, problems.KEY_REUSED, problems.NOT_APPENDED, problems.UNKNOWN_OUTCOME,
         problems.UNAVAILABLE,
     )  # fmt: skip
     answers[201] = {

@@ -15,6 +15,8 @@ from schemas.problems import NOT_APPENDED, UNKNOWN_OUTCOME, ProblemError
 from schemas.topics import EVENTS_INGESTED
 
 _RETRY_AFTER: Final = {"Retry-After": "2"}
+#: A broker that refuses every new producer is not asked more often than this.
+_REBUILD_PAUSE_S: Final = 0.5
 
 
 class Appender:
@@ -23,8 +25,8 @@ class Appender:
     def __init__(self, make_bus: Callable[[Callable[[str], None]], Bus], *, in_flight_max: int) -> None:
         self._make_bus = make_bus
         self._in_flight_max = in_flight_max
-        self._bus = make_bus(self._on_fatal)
-        self._rebuilding: asyncio.Task[None] | None = None
+        self._rebuilding: set[asyncio.Task[None]] = set()
+        self._bus = self._new_bus()
 
     @property
     def bus(self) -> Bus:
@@ -51,16 +53,24 @@ class Appender:
         await self._bus.flush()
         await self._bus.stop()
 
-    def _on_fatal(self, reason: str) -> None:
-        log.error("producer.rebuilding", reason=reason)
-        if self._rebuilding is None or self._rebuilding.done():
-            self._rebuilding = asyncio.get_running_loop().create_task(self._rebuild())
+    def _new_bus(self) -> Bus:
+        """A producer that is replaced when it fails for good, also while the one before it is still being stopped."""
 
-    async def _rebuild(self) -> None:
-        old, fresh = self._bus, self._make_bus(self._on_fatal)
-        await fresh.start()
-        self._bus = fresh
-        await old.stop()
+        def on_fatal(reason: str) -> None:
+            log.error("producer.rebuilding", reason=reason)
+            task = asyncio.get_running_loop().create_task(self._replace(bus))
+            self._rebuilding.add(task)
+            task.add_done_callback(self._rebuilding.discard)
+
+        bus = self._make_bus(on_fatal)
+        return bus
+
+    async def _replace(self, failed: Bus) -> None:
+        await asyncio.sleep(_REBUILD_PAUSE_S)
+        if failed is self._bus:
+            self._bus = self._new_bus()  # refuses with `not_appended` until it is started
+            await self._bus.start()
+        await failed.stop()
 
 
 def not_appended(why: str) -> ProblemError:

@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -50,6 +50,9 @@ _ROUTE: Final = "POST /events"
 _OWNER_RANDOM_BYTES: Final = 12
 _PAUSE_FIRST_S: Final = 0.02
 _PAUSE_MAX_S: Final = 0.1
+_MAY_APPEND: Final = ("reserved", "takeover")
+
+T = TypeVar("T")
 
 
 class ClientGone(Exception):
@@ -83,7 +86,7 @@ class PostEvents:
         try:
             event, report = await self._event(headers, receive, context)
         except ProblemError as error:
-            await self._refuse(send, error, context, began_s)
+            await self._refuse(send, _with_outcome(error), context, began_s)
         except ClientGone:
             REQUESTS.labels(_ROUTE, "gone").inc()
         except Exception as error:  # noqa: BLE001 - the edge of the process: answered as a problem, logged whole
@@ -97,18 +100,23 @@ class PostEvents:
         """Each step is bounded by what is left of the deadline, and a step that runs out of it says what that means."""
         deadline_s = asyncio.get_running_loop().time() + self._settings.request_deadline_s
         key = key_of(headers)
-        async with _within(deadline_s, _too_slow_to_check):
-            principal = (self._authenticator.cached(key) or await self._authenticator.authenticate(key)).require(SCOPE)
-        epoch = self._authenticator.epoch()
+        changes = self._authenticator.changes
+        principal = self._authenticator.cached(key)
+        if principal is None:
+            async with _within(deadline_s, _too_slow_to_check):
+                principal = await self._authenticator.authenticate(key)
+        principal.require(SCOPE)
         check_headers(headers)
         async with _within(deadline_s, _too_slow_body):
             body = await self._read(headers, receive)
         draft = accept(body, headers, payload_bytes_max=self._settings.payload_bytes_max)
         event = self._ingested(draft, principal)
         if draft.dedup_key is None:
-            await self._still_valid(key, epoch, self._tick.touch())
+            async with _within(deadline_s, _too_slow_to_check):
+                await self._without_redis(self._tick.touch())
+                await self._still_valid(key, changes)
             return event, await self._append(event, context, deadline_s)
-        return await self._append_once(event, draft.dedup_key, key, epoch, context, deadline_s)
+        return await self._append_once(event, draft.dedup_key, key, changes, context, deadline_s)
 
     def _ingested(self, draft: Draft, principal: Principal) -> Ingested:
         now_ms = self._clock.now_ms()
@@ -152,23 +160,19 @@ class PostEvents:
             headers={"Connection": "close"},
         )  # fmt: skip
 
-    async def _still_valid(self, key: str, epoch: bytes | None, trip: Awaitable[Any]) -> Any:
-        """Await a Redis round trip; if it showed another epoch, the key is looked up again before anything is done in its name."""
-        try:
-            answer = await trip
-        except RedisUnavailable:
-            answer = None
-        if self._authenticator.epoch() != epoch:
+    async def _still_valid(self, key: str, changes: int) -> None:
+        """After a Redis round trip: if it showed another epoch, the key is looked up again before anything is done in its name."""
+        if self._authenticator.changes != changes:
             (await self._authenticator.authenticate(key)).require(SCOPE)
-        return answer
 
     async def _append_once(
-        self, event: Ingested, dedup_key: str, key: str, epoch: bytes | None, context: Context, deadline_s: float
+        self, event: Ingested, dedup_key: str, key: str, changes: int, context: Context, deadline_s: float
     ) -> tuple[Ingested, Report]:
         """Reserve, append, confirm. Without Redis the append goes on alone: dedup decides from the log."""
         name = redis_key(event.organization, event.mode, dedup_key)
         owner = os.urandom(_OWNER_RANDOM_BYTES).hex()
-        held = await self._reserve(name, event, owner, key, epoch)
+        async with _within(deadline_s, _too_slow_to_check):
+            held = await self._reserve(name, event, owner, key, changes)
         if held is not None and held.event_id != event.id:
             event = msgspec.structs.replace(event, id=held.event_id)  # taken over: the same event must keep its id
         reach("api.after_reserve")
@@ -176,22 +180,26 @@ class PostEvents:
             report = await self._append(event, context, deadline_s)
         except ProblemError as error:
             if held is not None and error.members.get("outcome") == "not_appended":
-                await self._quietly(self._reservations.release(name, event.id, owner))
+                await self._told(self._reservations.release(name, event.id, owner))
             raise
         reach("api.after_append")
-        await self._quietly(self._reservations.confirm(name, event.id, event.fingerprint, report.timestamp_ms))
+        await self._told(self._reservations.confirm(name, event.id, event.fingerprint, report.timestamp_ms))
         reach("api.after_confirm")
         return event, report
 
-    async def _reserve(self, name: str, event: Ingested, owner: str, key: str, epoch: bytes | None) -> Reservation | None:
+    async def _reserve(self, name: str, event: Ingested, owner: str, key: str, changes: int) -> Reservation | None:
         """A reservation that may append, or None without Redis. Raises the problems of a key that is taken."""
         pause_s = _PAUSE_FIRST_S
         deadline_s = self._clock.monotonic_s() + self._settings.request_deadline_s / 2
         while True:
-            held: Reservation | None = await self._still_valid(
-                key, epoch, self._reservations.reserve(name, event.id, event.fingerprint, owner)
-            )
-            epoch = self._authenticator.epoch()
+            held = await self._without_redis(self._reservations.reserve(name, event.id, event.fingerprint, owner))
+            try:
+                await self._still_valid(key, changes)
+            except ProblemError:
+                if held is not None and held.outcome in _MAY_APPEND:
+                    await self._told(self._reservations.release(name, held.event_id, owner))
+                raise
+            changes = self._authenticator.changes
             if held is None:
                 RESERVATIONS.labels("without_redis").inc()
                 return None
@@ -231,7 +239,15 @@ class PostEvents:
             return await self._appender.append(event.organization, codec.encode(event), headers)
 
     @staticmethod
-    async def _quietly(trip: Awaitable[Any]) -> None:
+    async def _without_redis(trip: Awaitable[T]) -> T | None:
+        """The answer of a Redis round trip; None without Redis."""
+        try:
+            return await trip
+        except RedisUnavailable:
+            return None
+
+    @staticmethod
+    async def _told(trip: Awaitable[Any]) -> None:
         """What Redis is told after the append is help for the next caller; not to have told it loses nothing."""
         try:
             await trip
@@ -242,7 +258,7 @@ class PostEvents:
         received_at = datetime.fromtimestamp(event.received_at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         body = msgspec.json.encode({"id": event.id, "status": "pending", "received_at": received_at})
         headers = {"Content-Type": "application/json", "Location": f"/events/{event.id}", "X-Request-Id": context.request_id}
-        await _send(send, 201, headers, body)
+        await send_whole(send, 201, headers, body)
         duration_s = self._observe("201", began_s)
         event_line(
             "event.appended",
@@ -263,7 +279,7 @@ class PostEvents:
         headers = problem_headers(error, context.request_id)
         if error.problem is REQUEST_TIMEOUT:
             headers["Connection"] = "close"
-        await _send(send, error.problem.status, headers, problem_body(error, context.request_id))
+        await send_whole(send, error.problem.status, headers, problem_body(error, context.request_id))
         duration_s = self._observe(str(error.problem.status), began_s)
         event_line(
             "event.refused",
@@ -293,6 +309,13 @@ async def _within(deadline_s: float, problem: Callable[[], ProblemError]) -> Asy
         raise problem() from error
 
 
+def _with_outcome(error: ProblemError) -> ProblemError:
+    """Every 503 of this endpoint says what became of the event; what `unavailable` is raised for comes before the append."""
+    if error.problem is not UNAVAILABLE:
+        return error
+    return ProblemError(UNAVAILABLE, error.detail, headers=error.headers, members={**error.members, "outcome": "not_appended"})
+
+
 def _too_slow_body() -> ProblemError:
     return ProblemError(REQUEST_TIMEOUT, "The body did not arrive in time; nothing was appended. Send it again.")
 
@@ -303,7 +326,7 @@ def _too_slow_to_check() -> ProblemError:
     )
 
 
-async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:
+async def send_whole(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     raw.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": raw})

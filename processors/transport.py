@@ -223,6 +223,7 @@ class Consumer(driver.Consumer):
                     return
                 if not self.flow_active:
                     if records is not None:
+                        await self._give_back(records)
                         await self.seek_back()
                     continue
                 if not records:
@@ -243,17 +244,31 @@ class Consumer(driver.Consumer):
             if not work.done():
                 work.cancel()
             await asyncio.wait((work,))
-        if not work.cancelled() and (error := work.exception()) is not None:
+        if work.cancelled():
+            await self._give_back(records)
+        elif (error := work.exception()) is not None:
             raise error
 
     async def _deliver(self, records: Mapping[Any, list[ConsumerRecord]], generation: int) -> None:
-        for place, fetched in records.items():
-            tp = TP(place.topic, place.partition)
+        by_tp = {TP(place.topic, place.partition): fetched for place, fetched in records.items()}
+        for tp, fetched in by_tp.items():
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-            if self._is_changelog_tp(tp):
+            if self._is_changelog_tp(tp):  # first: what follows may end early, and recovery would wait for these for ever
                 await self._recover(tp, fetched)
-            elif not await self._deliver_partition(tp, fetched, generation):
+        for tp, fetched in by_tp.items():
+            if not self._is_changelog_tp(tp) and not await self._deliver_partition(tp, fetched, generation):
                 return
+
+    async def _give_back(self, records: Mapping[Any, list[ConsumerRecord]]) -> None:
+        """Fetched and not delivered, because a rebalance came between. Streams are sought again anyway; recovery may have sought the
+        changelog before these were fetched, and would then never see them."""
+        dropped = {TP(place.topic, place.partition): fetched[0].offset for place, fetched in records.items() if fetched}
+        changelog = {tp: offset for tp, offset in dropped.items() if self._is_changelog_tp(tp) and tp in self.assignment()}
+        if changelog:
+            try:
+                await self._thread.seek_wait(changelog)
+            except (TimeoutError, AiokafkaError) as error:
+                log.warning("give_back.failed", app=self.app.conf.id, error=repr(error))
 
     async def _recover(self, tp: TP, fetched: list[ConsumerRecord]) -> None:
         """Changelog records: all but the last are applied at once; the last goes Faust's way, which keeps its books and its end signal."""

@@ -7,7 +7,9 @@ Redis is a helper here, never the truth: every call is bounded by a short time-o
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import redis.asyncio
@@ -102,10 +104,11 @@ class RedisTick:
             return
         task = asyncio.get_running_loop().create_task(self._round_trip(batch))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, batch))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, batch: list[tuple[Any, asyncio.Future[Any]]], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        _fail(batch, "Redis is being closed")  # `close` may end a round trip anywhere, also before its first step
         if self._waiting:
             self._schedule()
 
@@ -114,6 +117,9 @@ class RedisTick:
             async with asyncio.timeout(self._settings.timeout_s):
                 answers = await self._send(batch)
         except (RedisError, OSError, TimeoutError) as error:
+            self._failed(batch, error)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever the client library does, every caller of the tick gets an answer
             self._failed(batch, error)
             return
         REDIS_ROUND_TRIPS.labels("ok").inc()
@@ -129,6 +135,7 @@ class RedisTick:
                 continue
             if isinstance(answer, Exception):
                 future.set_exception(RedisUnavailable(str(answer)))
+                future.exception()  # whoever went away need not be told
             else:
                 future.set_result(answer)
 
@@ -162,16 +169,26 @@ class RedisTick:
     def _failed(self, batch: list[tuple[Any, asyncio.Future[Any]]], error: BaseException) -> None:
         REDIS_ROUND_TRIPS.labels("failed").inc()
         self.failures += 1
-        self._closed_until_s = self._clock.monotonic_s() + self._settings.retry_after_s
+        self._closed_until_s = max(self._closed_until_s, self._clock.monotonic_s() + self._settings.retry_after_s)
         log.warning("redis.unavailable", error=repr(error), retry_after_s=self._settings.retry_after_s)
         # What waits would only wait longer: the breaker is open for it too.
         waiting, self._waiting = self._waiting, []
-        for _, future in [*batch, *waiting]:
-            if not future.done():
-                future.set_exception(RedisUnavailable(repr(error)))
-                future.exception()  # whoever went away need not be told
+        _fail([*batch, *waiting], repr(error))
 
     async def close(self) -> None:
-        for task in tuple(self._tasks):
+        """End what is under way; whoever waits for it gets `RedisUnavailable`."""
+        self._closed_until_s = math.inf
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        waiting, self._waiting = self._waiting, []
+        _fail(waiting, "Redis is being closed")
         await self._client.aclose()
+
+
+def _fail(batch: Sequence[tuple[Any, asyncio.Future[Any]]], reason: str) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(RedisUnavailable(reason))
+            future.exception()  # whoever went away need not be told

@@ -14,4 +14,5 @@ if held[3] == 'accepted' then return {'duplicate', held[1], 0} end
 local remaining = tonumber(held[4]) - now
 if remaining > 0 then return {'pending', held[1], remaining} end
 redis.call('HSET', KEYS[1], 'owner', ARGV[3], 'lease', now + ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[5]) -- the append comes now, so the window begins now, even if nobody lives to confirm it
 return {'takeover', held[1], 0}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.accept import accept, check_headers, idempotency_key_of
+from ingest.accept import NESTING_MAX, accept, check_headers, idempotency_key_of
 from schemas.problems import ProblemError
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
@@ -154,3 +154,23 @@ def test_header_and_body_key_must_agree() -> None:
     assert taken(body, [*JSON_HEADERS, (b"idempotency-key", b'"one"')]).dedup_key == "k:one"
     assert refused(body, [*JSON_HEADERS, (b"idempotency-key", b'"two"')]).members["field"] == "idempotency_key"
     assert refused(body, [*JSON_HEADERS, (b"idempotency-key", b'"a"'), (b"idempotency-key", b'"a"')]).problem.slug == "invalid-header"
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"]":', b"}]")])
+def test_nesting_is_limited_where_every_reader_can_still_follow(opening: bytes, closing: bytes) -> None:
+    levels = NESTING_MAX // (1 + opening.count(b"[{"))
+    fits = opening * levels + b"1" + closing * levels
+    assert taken(b'{"type":"a","payload":' + fits + b"}").payload == fits
+    assert refused(b'{"type":"a","payload":[' + fits + b"]}").members["field"] == "payload"
+
+
+def test_brackets_in_strings_are_no_nesting() -> None:
+    text = json.dumps(["[{" * 1_000, '\\"[{' * 1_000, "\\" * 999, '"', "]}"]).encode()
+    assert taken(b'{"type":"a","payload":' + text + b"}").payload == text
+    hidden = b"[" * (NESTING_MAX + 1) + b'"]]]\\"]]]"' + b"]" * (NESTING_MAX + 1)
+    assert refused(b'{"type":"a","payload":' + hidden + b"}").members["field"] == "payload"
+
+
+def test_many_small_values_beside_each_other_are_no_nesting() -> None:
+    wide = b"[" + b"[],{}," * 20_000 + b"[[]]]"
+    assert taken(b'{"type":"a","payload":' + wide + b"}").payload == wide

@@ -1,0 +1,204 @@
+"""The whole ASGI application over collaborators whose answers are chosen: no sockets, no servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, cast
+
+from fastapi import APIRouter
+
+from access.auth import Authenticator, Principal
+from ingest.app import Front, Readiness, create_app
+from ingest.append import Appender
+from ingest.idempotency import Outcome, Reservation, Reservations
+from ingest.routes import PostEvents
+from runtime.clock import SYSTEM
+from runtime.kafka import Report
+from runtime.redis import RedisTick, RedisUnavailable
+from runtime.settings import ApiSettings, IngestSettings
+from schemas import codec, ids
+from schemas.events import Ingested
+from schemas.ids import ApiKeyId, EventId
+from schemas.problems import INVALID_KEY, ProblemError
+
+ORGANIZATION = ids.organization_id(1, bytes(10))
+PRINCIPAL = Principal(ApiKeyId("key_1"), ORGANIZATION, "test", ("events:write",), "free", None, None)
+HELD = ids.event_id(7, bytes(10))
+HEADERS = [(b"x-api-key", b"k"), (b"content-type", b"application/json")]
+SETTINGS = IngestSettings(request_deadline_s=0.3)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+class Auth:
+    """`known` is cached; `revoke` is what the next round trip shows."""
+
+    def __init__(self) -> None:
+        self.principal: Principal | None = PRINCIPAL
+        self.known = True
+        self.changes = 0
+        self.error = INVALID_KEY
+        self.slow_s = 0.0
+
+    def cached(self, _: str) -> Principal | None:
+        return self.principal if self.known else None
+
+    async def authenticate(self, _: str) -> Principal:
+        await asyncio.sleep(self.slow_s)
+        if self.principal is None:
+            raise ProblemError(self.error, "No.")
+        return self.principal
+
+    def revoke(self) -> None:
+        self.principal, self.changes = None, self.changes + 1
+
+
+class Tick:
+    def __init__(self) -> None:
+        self.on_trip: Any = lambda: None
+        self.up = True
+
+    async def touch(self) -> None:
+        self.on_trip()
+        if not self.up:
+            raise RedisUnavailable("down")
+
+
+class Held:
+    """Reservations whose next outcomes are chosen; the last one stays. `told` is what came after the append."""
+
+    def __init__(self, tick: Tick) -> None:
+        self.outcomes: list[Outcome] = ["reserved"]
+        self.told: list[tuple[str, EventId]] = []
+        self._tick = tick
+
+    async def reserve(self, _key: str, event_id: EventId, _fingerprint: str, _owner: str) -> Reservation:
+        await self._tick.touch()
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        return Reservation(outcome, event_id if outcome == "reserved" else HELD, 1_500 if outcome == "pending" else 0)
+
+    async def confirm(self, _key: str, event_id: EventId, _fingerprint: str, _at_ms: int) -> None:
+        await self._tick.touch()
+        self.told.append(("confirm", event_id))
+
+    async def release(self, _key: str, event_id: EventId, _owner: str) -> None:
+        await self._tick.touch()
+        self.told.append(("release", event_id))
+
+
+class Log:
+    def __init__(self) -> None:
+        self.events: list[Ingested] = []
+        self.headers: list[dict[str, bytes | None]] = []
+        self.error: ProblemError | None = None
+        self.slow_s = 0.0
+
+    async def append(self, organization: str, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> Report:
+        assert organization == ORGANIZATION
+        await asyncio.sleep(self.slow_s)
+        if self.error is not None:
+            raise self.error
+        self.events.append(codec.ingested.decode(value))
+        self.headers.append(dict(headers))
+        return Report("events.ingested", 0, 1, 1_000)
+
+
+class Api:
+    """The whole ASGI application over chosen collaborators."""
+
+    def __init__(self) -> None:
+        self.auth, self.tick, self.log = Auth(), Tick(), Log()
+        self.held = Held(self.tick)
+        self.probes = {"kafka": True, "postgres": True, "redis": True}
+        self.asked = 0
+        endpoint = PostEvents(
+            SETTINGS,
+            SYSTEM,
+            cast(Authenticator, self.auth),
+            cast(RedisTick, self.tick),
+            cast(Reservations, self.held),
+            cast(Appender, self.log),
+        )
+
+        def probe(name: str) -> Any:
+            async def answer() -> bool:
+                self.asked += 1
+                return self.probes[name]
+
+            return answer
+
+        readiness = Readiness(SYSTEM, {"kafka": probe("kafka"), "postgres": probe("postgres")}, {"redis": probe("redis")})
+        router = APIRouter()
+
+        @router.get("/breaks")
+        async def breaks() -> None:
+            raise RuntimeError("secret detail")
+
+        @asynccontextmanager
+        async def background() -> AsyncIterator[None]:
+            yield
+
+        self.app: Front = create_app(ApiSettings(), SYSTEM, endpoint, readiness, [router], version="1", background=background)
+
+    async def post(self, body: object = None, headers: list[tuple[bytes, bytes]] | None = None, **changes: Any) -> Answer:
+        event = {"type": "a.b", "payload": {"n": 1}, **changes} if body is None else body
+        content = event if isinstance(event, bytes) else json.dumps(event).encode()
+        return await self.call("POST", "/events", HEADERS if headers is None else headers, [content])
+
+    async def call(
+        self, method: str, path: str, headers: list[tuple[bytes, bytes]] = HEADERS, parts: Sequence[bytes | None] = (b"",)
+    ) -> Answer:
+        """`None` among the parts: nothing more comes for now. Past the last part the caller has gone."""
+        messages = iter(parts)
+        last = len(parts)
+        sent: list[Any] = []
+        given = 0
+
+        async def receive() -> dict[str, Any]:
+            nonlocal given
+            given += 1
+            part = next(messages, b"gone")
+            if part is None:
+                await asyncio.sleep(60)
+            return {"type": "http.disconnect"} if part == b"gone" else {"type": "http.request", "body": part, "more_body": given < last}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path, "scheme": "http",
+            "raw_path": path.encode(), "query_string": b"", "headers": headers, "root_path": "", "server": ("x", 1), "client": ("y", 2),
+        }  # fmt: skip
+        try:
+            await self.app(scope, receive, send)
+        except RuntimeError as error:  # Starlette raises again what it has answered, for the server's log
+            assert sent, error
+        self.read = given
+        if not sent:
+            return Answer(0, {}, {})
+        found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+        content = b"".join(message.get("body", b"") for message in sent[1:])
+        answer = Answer(sent[0]["status"], found, json.loads(content) if "json" in found.get("content-type", "") else {})
+        if answer.status >= 400 and path != "/health/ready":
+            assert found["content-type"] == "application/problem+json"
+            assert answer.body["type"].startswith("urn:triggers:problem:")
+            assert answer.body["status"] == answer.status
+            assert answer.body["detail"]
+            assert answer.body["request_id"] == found["x-request-id"]
+        return answer
+
+    @property
+    def only(self) -> Ingested:
+        assert len(self.log.events) == 1
+        return self.log.events[0]
+
+
+def slug(answer: Answer) -> str:
+    return str(answer.body["type"]).rsplit(":", 1)[1]
