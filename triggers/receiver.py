@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -35,6 +36,7 @@ class Receiver:
         self.secrets: dict[str, str] = {}
         self.answers: dict[str, Answer] = {}
         self.received: list[Received] = []
+        self._counts: Counter[str] = Counter()
         self._on_received = on_received
         self._lock = threading.Lock()
         receiver = self
@@ -84,7 +86,8 @@ class Receiver:
         headers = {name.lower(): value for name, value in request.headers.items()}
         received = Received(request.path, headers, body, self._verify(request.path, headers, body), time.time())
         with self._lock:
-            before = sum(one.path == request.path for one in self.received)
+            before = self._counts[request.path]
+            self._counts[request.path] += 1
             self.received.append(received)
         decide = self.answers.get(request.path)
         status = 204 if decide is None else decide(received, before)
