@@ -73,6 +73,7 @@ class Control:
         self.rows = {keys.prefix(KEY): [row(KEY)]}
         self.version = 0
         self.asked = 0
+        self.versions_asked = 0
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
         monkeypatch.setattr(keys, "find", self._find)
@@ -91,6 +92,7 @@ class Control:
         return found
 
     async def _version(self, _: Any) -> int:
+        self.versions_asked += 1
         await asyncio.sleep(0)
         return self.version
 

@@ -221,6 +221,22 @@ async def test_after_an_outage_redis_is_trusted_only_under_a_new_epoch(
     assert redis.data[epoch_key()] not in (before, b"")
 
 
+async def test_after_an_outage_the_epoch_is_new_even_if_no_revoke_is_known(authenticator: Authenticator, redis: Redis) -> None:
+    await authenticator.authenticate(KEY)
+    before = redis.data[epoch_key()]
+    redis.failures += 1
+    await authenticator.renew_epoch()
+    assert redis.data[epoch_key()] != before
+    assert authenticator.cached(KEY) is None
+
+
+async def test_many_keys_after_an_empty_restart_of_redis_share_one_renewal_of_the_epoch(
+    authenticator: Authenticator, control: Control
+) -> None:
+    await asyncio.gather(*(authenticator.authenticate(f"zap_live_{number:055d}") for number in range(100)), return_exceptions=True)
+    assert control.versions_asked == 1
+
+
 async def test_a_revoke_that_redis_was_not_told_of_is_brought_there(authenticator: Authenticator, control: Control, redis: Redis) -> None:
     await authenticator.authenticate(KEY)
     control.revoke()
