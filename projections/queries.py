@@ -38,6 +38,13 @@ class Item(NamedTuple):
     delivery: str
 
 
+class Page(NamedTuple):
+    """Events in order, and whether there are more behind them."""
+
+    items: list[Item]
+    more: bool
+
+
 class Event(NamedTuple):
     """One accepted event, without its payload."""
 
@@ -83,12 +90,25 @@ class Lost(NamedTuple):
     type: str
 
 
-async def page(connection: Connection, owner: Owner, status: Status, event_type: str | None, after: Position, limit: int) -> list[Item]:
-    """At most `limit` events after a position, in order: one statement."""
+async def page(
+    connection: Connection, owner: Owner, status: Status, event_type: str | None, after: Position, *, limit: int, bytes_max: int
+) -> Page:
+    """At most `limit` events after a position, in order: one statement. Never empty while there are any.
+
+    A page also ends with the event whose payload brings it to `bytes_max`.
+    """
     statement = load("projections", "page").replace(b"{positions}", load("projections", f"page_{status}"))
-    values = {**owner._asdict(), "type": event_type, "generation": after.generation, "offset": after.offset, "limit": limit}
+    values = {
+        **owner._asdict(),
+        "type": event_type,
+        "generation": after.generation,
+        "offset": after.offset,
+        "limit": limit,
+        "bytes_max": bytes_max,
+    }
     cursor = await connection.execute(statement, values, binary=True)
-    return [Item._make(row) for row in await cursor.fetchall()]
+    rows = await cursor.fetchall()
+    return Page([Item._make(row[:-1]) for row in rows], bool(rows) and rows[0][-1] > len(rows))
 
 
 async def newest(connection: Connection, owner: Owner) -> tuple[int, int] | None:

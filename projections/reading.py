@@ -33,6 +33,8 @@ from schemas.topics import GENERATION, INBOX_ACKS
 _LOOK_PAUSE_S: Final = 0.2
 _WAITERS_MAX: Final = 256
 _NEXT_POLL_MS: Final = 1_000
+#: Payload bytes that end a page before its limit does.
+_PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
 class Reading:
@@ -57,20 +59,19 @@ class Reading:
         async with self._waiters:
             while True:
                 async with self._connection() as connection:
-                    found = await queries.page(connection, owner, status, event_type, after, limit + 1)
-                if found or self._clock.monotonic_s() >= deadline_s:
+                    found = await queries.page(connection, owner, status, event_type, after, limit=limit, bytes_max=_PAGE_BYTES_MAX)
+                if found.items or self._clock.monotonic_s() >= deadline_s:
                     break
                 await asyncio.sleep(_LOOK_PAUSE_S)
-        items, more = found[:limit], len(found) > limit
-        if items:
-            last = items[-1]
+        if found.items:
+            last = found.items[-1]
             after = Position(last.generation, last.partition, last.position)
         return {
-            "events": [_item(item) for item in items],
+            "events": [_item(item) for item in found.items],
             "next_cursor": cursors.encode(after, self._cursor_key, *bound),
-            "has_more": more,
+            "has_more": found.more,
             "truncated": None,
-            "next_poll_ms": 0 if more else _NEXT_POLL_MS,
+            "next_poll_ms": 0 if found.more else _NEXT_POLL_MS,
         }
 
     async def _begin(self, owner: Owner, cursor: str | None, bound: tuple[str, ...]) -> Position:

@@ -1,16 +1,32 @@
--- A page of the inbox: its rows with ack and delivery status. One of the page_… statements goes into the braces.
-WITH page AS MATERIALIZED ({positions})
+-- A page of the inbox: its rows with ack and delivery status. One of the page_… statements goes into the braces: at most limit + 1 positions.
+-- The page ends after `limit` events or with the one that reaches `bytes_max` of payload; `found` above its rows says that there is more.
+-- Organization and mode come out of a materialized step and look-ups are LATERAL … OFFSET 0, so that the planner has to use whole keys: for
+-- an organization that statistics do not know yet it was seen to read all of its rows again for each row of the page.
+WITH positions AS MATERIALIZED ({positions}),
+sized AS (
+    SELECT i.*, count(*) OVER () AS found, row_number() OVER places AS place,
+           coalesce(sum(octet_length(i.payload)) OVER (places ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+    FROM positions p
+    CROSS JOIN LATERAL (
+        SELECT * FROM inbox
+        WHERE organization = p.organization AND mode = p.mode AND generation = p.generation AND position = p.position
+        OFFSET 0
+    ) i
+    WINDOW places AS (ORDER BY p.generation, p.position)
+)
 SELECT i.generation, i.position, i.partition, i.event_id, i.type, i.subject, i.occurred_at, i.received_at_ms, i.content_type, i.payload,
        a.acked_at_ms,
-       CASE WHEN a.event_id IS NOT NULL THEN 'acknowledged'
+       CASE WHEN a.acked_at_ms IS NOT NULL THEN 'acknowledged'
             WHEN d.planned = 0 THEN 'none'
             WHEN d.delivered = d.planned THEN 'delivered'
             WHEN d.retrying > 0 THEN 'retrying'
             WHEN d.delivered + d.dead = d.planned THEN 'failed'
-            ELSE 'pending' END
-FROM page
-JOIN inbox i ON i.organization = %(organization)s AND i.mode = %(mode)s AND i.generation = page.generation AND i.position = page.position
-LEFT JOIN acks a ON a.organization = i.organization AND a.mode = i.mode AND a.event_id = i.event_id
+            ELSE 'pending' END,
+       i.found
+FROM sized i
+LEFT JOIN LATERAL (
+    SELECT acked_at_ms FROM acks WHERE organization = i.organization AND mode = i.mode AND event_id = i.event_id OFFSET 0
+) a ON true
 CROSS JOIN LATERAL (
     SELECT count(*) AS planned, count(*) FILTER (WHERE t.delivered) AS delivered,
            count(*) FILTER (WHERE NOT t.delivered AND t.dead) AS dead, count(*) FILTER (WHERE NOT t.delivered AND NOT t.dead) AS retrying
@@ -22,4 +38,5 @@ CROSS JOIN LATERAL (
     ) t ON true
     WHERE p.organization = i.organization AND p.mode = i.mode AND p.event_id = i.event_id
 ) d
+WHERE i.place <= %(limit)s AND i.bytes_before < %(bytes_max)s
 ORDER BY i.generation, i.position

@@ -1,8 +1,10 @@
--- Positions of a page of acknowledged events.
-SELECT i.generation, i.position
+-- Positions of a page of acknowledged events, and of the next one. OFFSET 0: see page.sql.
+SELECT i.organization, i.mode, i.generation, i.position
 FROM inbox i
-JOIN acks a ON a.organization = i.organization AND a.mode = i.mode AND a.event_id = i.event_id
+CROSS JOIN LATERAL (
+    SELECT FROM acks WHERE organization = i.organization AND mode = i.mode AND event_id = i.event_id OFFSET 0
+) a
 WHERE i.organization = %(organization)s AND i.mode = %(mode)s AND (i.generation, i.position) > (%(generation)s, %(offset)s)
   AND (%(type)s::text IS NULL OR i.type = %(type)s)
 ORDER BY i.generation, i.position
-LIMIT %(limit)s
+LIMIT %(limit)s + 1

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from psycopg import AsyncConnection, sql
 
-from projections import acks, folds
+from projections import acks, folds, queries
+from projections.cursors import Position
 from projections.offsets import Fenced, load_offsets, lock_partition
 from runtime.postgres import connection_arguments
 from runtime.settings import Settings
@@ -211,3 +212,17 @@ async def _api_ack(tables: Shadow, offset: int) -> None:
 def test_what_cannot_be_read_or_is_under_a_foreign_key_is_parked_and_never_shown() -> None:
     decoded = FOLDS[EVENTS_ACCEPTED].decode(0, LOG[EVENTS_ACCEPTED])
     assert [(parked.record.offset, parked.error.reason) for parked in decoded.parked] == [(9, "key_mismatch"), (10, "malformed")]
+
+
+async def test_pages_end_at_their_limit_or_bytes_and_say_whether_there_is_more(settings: Settings) -> None:
+    tables = await shadow(settings)
+    await one_pass(tables)  # seven events with payloads of one byte each
+    seen: list[tuple[list[bytes], bool]] = []
+    for limit, bytes_max in ((3, 100), (7, 100), (100, 2), (100, 1), (100, 7)):
+        page = await queries.page(
+            tables.connection, queries.Owner(ORGANIZATION, "live"), "all", None, Position(0, 0, -1), limit=limit, bytes_max=bytes_max
+        )
+        seen.append(([item.payload for item in page.items], page.more))
+    await tables.connection.close()
+    payloads = [b"0", b"1", b"2", b"3", b"4", b"5", b"7"]
+    assert seen == [(payloads[:3], True), (payloads, False), (payloads[:2], True), (payloads[:1], True), (payloads, False)]
