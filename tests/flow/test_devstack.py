@@ -28,10 +28,11 @@ LIMIT_S = 30.0
 KAFKA_RSS_BYTES_MAX = 400 * 1024 * 1024
 OWNER = textwrap.dedent(
     """
-    import json, sys
+    import json, signal, sys
     from pathlib import Path
     from triggers.devstack.stack import Stack
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background, as a CI may
     with Stack(Path(sys.argv[1]), progress=lambda line: None) as stack:
         print(json.dumps([server.pid for server in stack.servers]), flush=True)
         sys.stdin.read()

@@ -66,7 +66,7 @@ def test_all_stop_in_reverse_order(supervisor: Supervisor, tmp_path: Path) -> No
     order = tmp_path / "order"
     for name in ("first", "second", "third"):
         log = tmp_path / name
-        script = f"trap 'echo {name} >> {order}; exit 0' TERM; echo ready; while :; do sleep 0.02; done"
+        script = f"trap 'echo {name} >> {order}; exit 0' TERM; echo ready; while :; do /bin/sleep 0.02; done"
         supervisor.start(name, ["/bin/sh", "-c", script], log_path=log)
         wait_until(lambda log=log: log.exists() and log.read_text() == "ready\n")  # type: ignore[misc]  # a bound default is not inferred
     supervisor.stop()
@@ -75,7 +75,7 @@ def test_all_stop_in_reverse_order(supervisor: Supervisor, tmp_path: Path) -> No
 
 def test_a_process_that_does_not_stop_is_killed_and_named(supervisor: Supervisor, told: list[str], tmp_path: Path) -> None:
     log = tmp_path / "log"
-    supervisor.start("deaf", ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.02; done"], log_path=log)
+    supervisor.start("deaf", ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do /bin/sleep 0.02; done"], log_path=log)
     wait_until(lambda: log.read_text() == "ready\n")
     supervisor.stop()
     assert told == ["[deaf] did not stop within 0.5 s and was killed"]
