@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from runtime.clock import Clock
 from runtime.telemetry import Trace, log
 from schemas import ids
+from schemas.problem_examples import example
 from schemas.problems import CONTENT_TYPE, INTERNAL, INVALID_PARAMETER, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, ProblemError
 
 _REQUEST_ID: Final = re.compile(rb"\A[A-Za-z0-9._-]{1,64}\Z")
@@ -99,11 +100,19 @@ def problem_responses(*problems: Problem) -> dict[int | str, dict[str, Any]]:
         entry = grouped.setdefault(
             problem.status, {"description": problem.title, "content": {CONTENT_TYPE: {"schema": PROBLEM_SCHEMA, "examples": {}}}}
         )
-        example = {"type": problem.type, "title": problem.title, "status": problem.status, "detail": "What to do.", "request_id": "req_…"}
-        entry["content"][CONTENT_TYPE]["examples"][problem.slug] = {"value": example}
+        entry["content"][CONTENT_TYPE]["examples"][problem.slug] = {"summary": problem.title, "value": example(problem)}
     return grouped
 
 
+#: OpenAPI of the headers that every answer to a counted request carries.
+RATE_HEADERS: Final[dict[str, Any]] = {
+    "RateLimit-Policy": {
+        "schema": {"type": "string"},
+        "description": "The quota and its window in seconds.",
+        "example": '"events";q=100;w=60',
+    },
+    "RateLimit": {"schema": {"type": "string"}, "description": "What is left of it, and when it grows.", "example": '"events";r=99;t=60'},
+}
 PROBLEM_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "request_id"],

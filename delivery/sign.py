@@ -15,9 +15,15 @@ from schemas.ids import EventId
 
 
 def body(event: Ingested) -> bytes:
-    """`{"id", "type", "timestamp", "data"}` with the payload slice as sent. `timestamp`: `occurred_at`, else when the API received it."""
+    """`{"id", "type", "timestamp", "data"}` with the payload slice as sent. `timestamp`: `occurred_at`, else when the API received it.
+
+    Data that is no JSON comes as `data_base64` with its `datacontenttype` in the place of `data`.
+    """
     timestamp = event.occurred_at or _time(event.received_at_ms)
-    return msgspec.json.encode({"id": event.id, "type": event.type, "timestamp": timestamp, "data": event.payload})
+    head = {"id": event.id, "type": event.type, "timestamp": timestamp}
+    if event.base64:
+        return msgspec.json.encode({**head, "datacontenttype": event.content_type, "data_base64": event.payload})
+    return msgspec.json.encode({**head, "data": event.payload})
 
 
 def headers(event_id: EventId, at_s: int, content: bytes, secrets: Sequence[bytes]) -> dict[str, str]:

@@ -13,7 +13,8 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from access.http import context_of, install, problem_body, problem_headers, problem_responses
-from ingest.routes import PostEvents, Receive, Scope, Send, send_whole
+from ingest import openapi
+from ingest.edge import Endpoint, Receive, Scope, Send, send_whole
 from runtime.clock import Clock
 from runtime.settings import ApiSettings
 from schemas import problems
@@ -63,10 +64,10 @@ class Readiness:
 
 
 class Front:
-    """Sends `POST /events` straight to its endpoint and everything else to FastAPI."""
+    """Sends the hot paths straight to their endpoints and everything else to FastAPI."""
 
-    def __init__(self, post_events: PostEvents, rest: FastAPI, clock: Clock) -> None:
-        self._post_events = post_events
+    def __init__(self, hot: Mapping[str, Endpoint], rest: FastAPI, clock: Clock) -> None:
+        self._hot = hot
         self.rest = rest
         self._clock = clock
 
@@ -75,8 +76,8 @@ class Front:
             await self.rest(scope, receive, send)
         elif _head_bytes(scope) > _HEAD_BYTES_MAX:
             await self._refuse_head(scope, send)
-        elif scope["path"] == "/events" and scope["method"] == "POST":
-            await self._post_events(scope, receive, send)
+        elif scope["method"] == "POST" and (endpoint := self._hot.get(scope["path"])) is not None:
+            await endpoint(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
 
@@ -109,14 +110,14 @@ def _head_bytes(scope: Scope) -> int:
 def create_app(
     settings: ApiSettings,
     clock: Clock,
-    post_events: PostEvents,
+    hot: Mapping[str, Endpoint],
     readiness: Readiness,
     routers: Sequence[APIRouter],
     *,
     version: str,
     background: Callable[[], AbstractAsyncContextManager[None]],
 ) -> Front:
-    """The ASGI application. `background` is what runs beside requests, from before the first to after the last."""
+    """The ASGI application. `hot`: endpoints by path, for POST. `background` is what runs beside requests, from before the first to after the last."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -135,10 +136,10 @@ def create_app(
     )
     install(app, clock)
     app.include_router(_about(readiness, version))
-    app.include_router(_documented())
+    app.include_router(openapi.router())
     for router in routers:
         app.include_router(router)
-    return Front(post_events, app, clock)
+    return Front(hot, app, clock)
 
 
 def _about(readiness: Readiness, version: str) -> APIRouter:
@@ -160,76 +161,6 @@ def _about(readiness: Readiness, version: str) -> APIRouter:
     @router.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-    return router
-
-
-_EXAMPLE_ID: Final = "evt_01a20b40-2613-7e81-8b4f-01a3759c2793"
-_EVENT_EXAMPLE: Final = {
-    "type": "order.paid",
-    "payload": {"order": 17, "amount": 20.5},
-    "idempotency_key": "order-17-paid",
-    "occurred_at": "2026-11-24T02:31:23Z",
-    "subject": "order/17",
-}
-_EVENT_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["type", "payload"],
-    "additionalProperties": False,
-    "properties": {
-        "type": {"type": "string", "maxLength": 256, "pattern": "^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$"},
-        "payload": {"description": "Any JSON value, at most 262,144 bytes as sent. Kept and delivered byte for byte."},
-        "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
-        "occurred_at": {"type": ["string", "null"], "format": "date-time"},
-        "subject": {"type": ["string", "null"], "minLength": 1, "maxLength": 256},
-    },
-}
-
-
-def _documented() -> APIRouter:
-    """`POST /events` as OpenAPI shows it. Requests never come here: `Front` takes them first."""
-    router = APIRouter(tags=["events"])
-    answers: dict[int | str, dict[str, Any]] = problem_responses(
-        problems.MALFORMED_JSON, problems.INVALID_HEADER, problems.MISSING_KEY, problems.INVALID_KEY, problems.FORBIDDEN,
-        problems.REQUEST_TIMEOUT, problems.DUPLICATE, problems.IN_FLIGHT, problems.BODY_TOO_LARGE, problems.PAYLOAD_TOO_LARGE,
-        problems.UNSUPPORTED_MEDIA_TYPE, problems.HEADERS_TOO_LARGE, problems.INTERNAL,
-        problems.INVALID_EVENT, problems.KEY_REUSED, problems.NOT_APPENDED, problems.UNKNOWN_OUTCOME,
-        problems.UNAVAILABLE,
-    )  # fmt: skip
-    answers[201] = {
-        "description": "The event is in the log and takes effect once.",
-        "headers": {"Location": {"schema": {"type": "string"}, "description": "Where to ask what became of it."}},
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["id", "status", "received_at"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "status": {"type": "string", "enum": ["pending"]},
-                        "received_at": {"type": "string", "format": "date-time"},
-                    },
-                },
-                "example": {"id": _EXAMPLE_ID, "status": "pending", "received_at": "2026-11-24T02:31:23.155Z"},
-            }
-        },
-    }
-    extra = {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _EVENT_SCHEMA, "example": _EVENT_EXAMPLE}}},
-        "parameters": [
-            {"name": "X-API-Key", "in": "header", "required": True, "schema": {"type": "string"}},
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "schema": {"type": "string"},
-                "description": "Instead of `idempotency_key` in the body. Within 24 h the same key answers 409 with the event's id.",
-            },
-        ],
-    }
-
-    @router.post("/events", status_code=201, summary="Post one event", responses=answers, openapi_extra=extra)
-    async def post_events() -> None: ...
 
     return router
 

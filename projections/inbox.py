@@ -35,6 +35,8 @@ class Row(NamedTuple):
     content_type: str
     payload: bytes
     payload_sha256: bytes
+    base64: bool
+    cloudevent: str | None
 
 
 _COLUMNS: Final = Row._fields
@@ -53,6 +55,7 @@ def fold(records: list[tuple[Record, Accepted]], ingested_high: int) -> tuple[li
             Row(
                 event.organization, event.mode, record.offset, event.id, event.type, event.subject, event.occurred_at, event.received_at_ms,
                 accepted.ingested.appended_at_ms, accepted.ingested.offset, event.content_type, payload, hashlib.sha256(payload).digest(),
+                event.base64, None if event.cloudevent is None else codec.encode_attributes(event.cloudevent),
             )
         )  # fmt: skip
     return rows, ingested_high

@@ -22,7 +22,7 @@ class Owner(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One inbox event. `payload` is the slice as sent; `delivery` its status over all endpoints, `acknowledged` once acked."""
+    """One inbox event. `payload` is the slice as sent, with `base64` a JSON string of what is no JSON; `delivery` its status over all endpoints, `acknowledged` once acked."""
 
     generation: int
     position: int
@@ -34,6 +34,8 @@ class Item(NamedTuple):
     received_at_ms: int
     content_type: str
     payload: bytes
+    base64: bool
+    cloudevent: str | None
     acked_at_ms: int | None
     delivery: str
 

@@ -186,7 +186,8 @@ def _item(item: queries.Item) -> dict[str, Any]:
         "status": item.delivery,
         "ack": None if item.acked_at_ms is None else {"acked_at": _time(item.acked_at_ms)},
         "position": {"generation": item.generation, "partition": item.partition, "offset": item.position},
-        "payload": Raw(item.payload),
+        "cloudevent": None if item.cloudevent is None else Raw(item.cloudevent.encode()),
+        "data_base64" if item.base64 else "payload": Raw(item.payload),
     }
 
 

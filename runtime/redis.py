@@ -28,6 +28,8 @@ _COMMANDS_MAX: Final = 2_000
 _WAITING_MAX: Final = 20_000
 
 Command = tuple[str | bytes | int, ...]
+#: Arguments that are asked for when the round trip is sent, so that more may join until then; asked twice they are the same.
+Late = Callable[[], Command]
 
 
 class RedisUnavailable(Exception):
@@ -53,7 +55,7 @@ class RedisTick:
         self._clock = clock
         self._watch = watch
         self._on_watched = on_watched
-        self._waiting: list[tuple[Command | tuple[Script, Sequence[str], Command], asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed_until_s = 0.0
@@ -77,6 +79,10 @@ class RedisTick:
 
     def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> asyncio.Future[Any]:
         """Queue a script."""
+        return self._queue((script, keys, arguments))
+
+    def run_late(self, script: Script, keys: Sequence[str], arguments: Late) -> asyncio.Future[Any]:
+        """Queue a script whose arguments are not all known yet."""
         return self._queue((script, keys, arguments))
 
     def touch(self) -> asyncio.Future[Any]:
@@ -159,6 +165,8 @@ class RedisTick:
                     continue
                 if isinstance(work[0], Script):
                     script, keys, arguments = work
+                    if callable(arguments):
+                        arguments = arguments()
                     if script.sha is None:
                         script.sha = await self._client.script_load(script.source)
                     pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)

@@ -60,8 +60,11 @@ class IngestSettings(_Section):
     #: Bytes of the payload slice (DESIGN section 4) and of the whole body around it.
     payload_bytes_max: Positive = 262_144
     body_overhead_bytes_max: Positive = 16_384
-    #: From the first byte of a request to its answer.
+    #: Bytes of a whole batch, inflated.
+    batch_bytes_max: Positive = 5_242_880
+    #: From the first byte of a request to its answer, of one event and of a batch.
     request_deadline_s: Seconds = 6.0
+    batch_deadline_s: Seconds = 15.0
     #: librdkafka's delivery timeout: past it the outcome of an append is unknown.
     delivery_timeout_s: Seconds = 5.0
     #: Lease of a pending reservation: a little longer than the delivery timeout, so that no two owners append at once.

@@ -5,12 +5,13 @@ Payload slices stay `msgspec.Raw`: they are never parsed into objects and leave 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
 
 from schemas.deliveries import DeadLetter, JournalRecord, RetryTask
-from schemas.events import SCHEMA_VERSION, Accepted, Ack, Duplicate, Ingested
+from schemas.events import SCHEMA_VERSION, Accepted, Ack, Attribute, Duplicate, Ingested
 
 T = TypeVar("T")
 
@@ -116,6 +117,11 @@ dead_letter: Final[Codec[DeadLetter]] = Codec(DeadLetter)
 def encode(record: msgspec.Struct) -> bytes:
     """UTF-8 JSON of any record type, fields in declaration order; `Raw` fields verbatim."""
     return _encoder.encode(record)
+
+
+def encode_attributes(attributes: Mapping[str, Attribute]) -> str:
+    """A CloudEvent's context attributes as a JSON object, in the order they came."""
+    return _encoder.encode(attributes).decode()
 
 
 def encode_accepted(ingested_value: bytes, offset: int, appended_at_ms: int) -> bytes:

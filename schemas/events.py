@@ -33,12 +33,17 @@ Milliseconds = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Offset = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
+#: A CloudEvents context attribute as its JSON format has it: String and the textual types, Integer, Boolean (CloudEvents 1.0 section 3).
+Attribute = str | int | bool
+
+
 class Ingested(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event as the API appended it. Key: organization. Its log append time is the record's Kafka timestamp.
 
     `payload` is the exact slice of JSON the producer sent. `dedup_key` is None for an event without an idempotency key
     (see `schemas.keys`). `encoding` names how payload is kept: `plain`, later an encryption envelope. `occurred_at` is the
-    producer's text as sent (RFC 3339). `received_at_ms` is the API's clock, Unix milliseconds.
+    producer's text as sent (RFC 3339). `received_at_ms` is the API's clock, Unix milliseconds. With `base64` the payload is a JSON
+    string holding data of `content_type`, which is no JSON itself. `cloudevent`: the context attributes of what came as a CloudEvent.
     """
 
     v: int
@@ -53,6 +58,8 @@ class Ingested(Struct, frozen=True, kw_only=True, omit_defaults=True):
     occurred_at: TextField | None = None
     content_type: TextField = "application/json"
     encoding: Literal["plain"] = "plain"
+    base64: bool = False
+    cloudevent: dict[str, Attribute] | None = None
     payload: Raw
 
 

@@ -73,3 +73,8 @@ def fingerprint(event_type: str, subject: str | None, payload: bytes) -> str:
         digest.update(b"%d:" % len(text) + text)
     digest.update(payload)
     return digest.hexdigest()
+
+
+def base64_fingerprint(event_type: str, subject: str | None, payload: bytes) -> str:
+    """The same for data that is no JSON and travels as a base64 string: never that of an event whose payload is such a string."""
+    return fingerprint(event_type, subject, b"base64:" + payload)

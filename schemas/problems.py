@@ -29,6 +29,7 @@ class Problem:
 
 # Mend the request, then send it again.
 MALFORMED_JSON: Final = Problem("malformed-json", 400, "The body is not valid JSON")
+INVALID_BODY: Final = Problem("invalid-body", 400, "The body cannot be decoded")
 INVALID_CURSOR: Final = Problem("invalid-cursor", 400, "The cursor is not valid here")
 INVALID_HEADER: Final = Problem("invalid-header", 400, "A header is not valid")
 INVALID_PARAMETER: Final = Problem("invalid-parameter", 400, "A parameter is not valid")

@@ -14,7 +14,8 @@ sized AS (
     ) i
     WINDOW places AS (ORDER BY p.generation, p.position)
 )
-SELECT i.generation, i.position, i.partition, i.event_id, i.type, i.subject, i.occurred_at, i.received_at_ms, i.content_type, i.payload,
+SELECT i.generation, i.position, i.partition, i.event_id, i.type, i.subject, i.occurred_at, i.received_at_ms, i.content_type, i.payload, i.base64,
+       i.cloudevent,
        a.acked_at_ms,
        CASE WHEN a.acked_at_ms IS NOT NULL THEN 'acknowledged'
             WHEN d.planned = 0 THEN 'none'

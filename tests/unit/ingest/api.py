@@ -5,30 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, cast
 
 from fastapi import APIRouter
 
 from access.auth import Authenticator, Principal
+from access.limits import Allowance, Limiter
+from ingest.admission import Admission
 from ingest.app import Front, Readiness, create_app
 from ingest.append import Appender
+from ingest.catalogue import Catalogue
 from ingest.idempotency import Outcome, Reservation, Reservations
-from ingest.routes import PostEvents
+from ingest.routes import PostBatch, PostEvents
 from runtime.clock import SYSTEM
 from runtime.kafka import Report
-from runtime.redis import RedisTick, RedisUnavailable
+from runtime.redis import RedisUnavailable
 from runtime.settings import ApiSettings, IngestSettings
 from schemas import codec, ids
 from schemas.events import Ingested
 from schemas.ids import ApiKeyId, EventId
-from schemas.problems import INVALID_KEY, ProblemError
+from schemas.problems import INVALID_EVENT, INVALID_KEY, ProblemError
 
 ORGANIZATION = ids.organization_id(1, bytes(10))
 PRINCIPAL = Principal(ApiKeyId("key_1"), ORGANIZATION, "test", ("events:write",), "free", None, None)
 HELD = ids.event_id(7, bytes(10))
 HEADERS = [(b"x-api-key", b"k"), (b"content-type", b"application/json")]
-SETTINGS = IngestSettings(request_deadline_s=0.3)
+SETTINGS = IngestSettings(request_deadline_s=0.3, batch_deadline_s=0.5)
 
 
 class Answer(NamedTuple):
@@ -50,7 +53,7 @@ class Auth:
     def cached(self, _: str) -> Principal | None:
         return self.principal if self.known else None
 
-    async def authenticate(self, _: str) -> Principal:
+    async def authenticate(self, _: str, address: str | None = None) -> Principal:
         await asyncio.sleep(self.slow_s)
         if self.principal is None:
             raise ProblemError(self.error, "No.")
@@ -69,6 +72,37 @@ class Tick:
         self.on_trip()
         if not self.up:
             raise RedisUnavailable("down")
+
+
+class Quota:
+    """A limiter with `left` events to grant. Like the real one it travels in the tick's round trip, and goes on without Redis."""
+
+    def __init__(self, tick: Tick) -> None:
+        self.left = 1_000
+        self.taken: list[int] = []
+        self._tick = tick
+
+    async def take(self, _principal: Principal, count: int) -> Allowance:
+        self.taken.append(count)
+        granted = min(count, self.left)
+        self.left -= granted
+        if granted:
+            with suppress(RedisUnavailable):
+                await self._tick.touch()
+        return Allowance(limit=1_000, granted=granted, remaining=self.left, reset_s=7)
+
+
+class Types:
+    """A catalogue that refuses one type."""
+
+    refused = "refused.type"
+
+    def known(self, _organization: str, _mode: str) -> Types:
+        return self
+
+    def check(self, event_type: str, _payload: bytes) -> None:
+        if event_type == self.refused:
+            raise ProblemError(INVALID_EVENT, "It does not conform.")
 
 
 class Held:
@@ -98,6 +132,7 @@ class Log:
         self.events: list[Ingested] = []
         self.headers: list[dict[str, bytes | None]] = []
         self.error: ProblemError | None = None
+        self.on_append: Any = lambda: None
         self.slow_s = 0.0
 
     async def append(self, organization: str, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> Report:
@@ -105,6 +140,7 @@ class Log:
         await asyncio.sleep(self.slow_s)
         if self.error is not None:
             raise self.error
+        self.on_append()
         self.events.append(codec.ingested.decode(value))
         self.headers.append(dict(headers))
         return Report("events.ingested", 0, 1, 1_000)
@@ -118,14 +154,17 @@ class Api:
         self.held = Held(self.tick)
         self.probes = {"kafka": True, "postgres": True, "redis": True}
         self.asked = 0
-        endpoint = PostEvents(
+        self.quota = Quota(self.tick)
+        admission = Admission(
             SETTINGS,
             SYSTEM,
             cast(Authenticator, self.auth),
-            cast(RedisTick, self.tick),
+            cast(Limiter, self.quota),
+            cast(Catalogue, Types()),
             cast(Reservations, self.held),
             cast(Appender, self.log),
         )
+        hot = {"/events": PostEvents(SETTINGS, SYSTEM, admission), "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
 
         def probe(name: str) -> Any:
             async def answer() -> bool:
@@ -145,12 +184,16 @@ class Api:
         async def background() -> AsyncIterator[None]:
             yield
 
-        self.app: Front = create_app(ApiSettings(), SYSTEM, endpoint, readiness, [router], version="1", background=background)
+        self.app: Front = create_app(ApiSettings(), SYSTEM, hot, readiness, [router], version="1", background=background)
 
     async def post(self, body: object = None, headers: list[tuple[bytes, bytes]] | None = None, **changes: Any) -> Answer:
         event = {"type": "a.b", "payload": {"n": 1}, **changes} if body is None else body
         content = event if isinstance(event, bytes) else json.dumps(event).encode()
         return await self.call("POST", "/events", HEADERS if headers is None else headers, [content])
+
+    async def batch(self, events: object, content_type: bytes = b"application/json") -> Answer:
+        content = events if isinstance(events, bytes) else json.dumps(events).encode()
+        return await self.call("POST", "/events/batch", [HEADERS[0], (b"content-type", content_type)], [content])
 
     async def call(
         self, method: str, path: str, headers: list[tuple[bytes, bytes]] = HEADERS, parts: Sequence[bytes | None] = (b"",)

@@ -91,12 +91,7 @@ async def test_without_redis_the_event_goes_through_alone(api: Api) -> None:
 
 
 async def test_a_redis_that_goes_after_the_append_changes_nothing(api: Api) -> None:
-    trips = iter([True, False])
-
-    def trip() -> None:
-        api.tick.up = next(trips)
-
-    api.tick.on_trip = trip
+    api.log.on_append = lambda: setattr(api.tick, "up", False)
     assert (await api.post(idempotency_key="k")).status == 201
 
 
@@ -182,3 +177,40 @@ async def test_a_failure_of_ours_is_a_problem_that_tells_nothing_about_it(api: A
     for answer in answers:
         assert (answer.status, slug(answer)) == (500, "internal")
         assert "secret" not in json.dumps(answer.body)
+
+
+async def test_every_counted_answer_carries_what_is_left_of_the_quota(api: Api) -> None:
+    api.held.outcomes = ["reserved", "duplicate"]
+    answers = [
+        await api.post(),
+        await api.post(idempotency_key="k"),
+        await api.post(idempotency_key="k"),
+        await api.post(b"{"),
+        await api.post(type="refused.type"),
+        await api.post(headers=[(b"x-api-key", b"k"), (b"content-type", b"text/plain")]),
+    ]
+    assert [answer.status for answer in answers] == [201, 201, 409, 400, 422, 415]
+    assert api.quota.taken == [1] * 6
+    for left, answer in zip(range(999, 993, -1), answers, strict=True):
+        assert answer.headers["ratelimit"] == f'"events";r={left};t=7'
+        assert answer.headers["ratelimit-policy"] == '"events";q=1000;w=60'
+
+
+async def test_past_the_quota_nothing_is_appended_and_no_key_is_kept(api: Api) -> None:
+    api.quota.left = 0
+    for answer in (await api.post(), await api.post(idempotency_key="k"), await api.post(b"{"), await api.batch([{}])):
+        assert (answer.status, slug(answer), answer.headers["retry-after"]) == (429, "quota-exceeded", "7")
+    assert api.log.events == []
+    assert [what for what, _ in api.held.told] == ["release"]
+
+
+async def test_nobody_is_counted_before_the_key_is_known(api: Api) -> None:
+    api.auth.known, api.auth.principal = False, None
+    assert (await api.post()).status == 401
+    assert api.quota.taken == []
+
+
+async def test_an_event_that_breaks_its_types_schema_is_not_appended(api: Api) -> None:
+    assert (await api.post(type="refused.type", idempotency_key="k")).status == 422
+    assert api.log.events == []
+    assert api.held.told == []

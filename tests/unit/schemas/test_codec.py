@@ -26,6 +26,7 @@ EXAMPLES = [
     for example in sorted(folder.iterdir(), key=lambda f: f.name)
 ]
 FULL = (files("schemas") / "examples" / "events.ingested" / "full.json").read_bytes()
+CLOUDEVENT = (files("schemas") / "examples" / "events.ingested" / "cloudevent.json").read_bytes()
 
 
 def test_every_topic_with_values_has_golden_messages() -> None:
@@ -84,5 +85,7 @@ def test_what_is_no_record_of_ours_is_told_apart_and_never_raises_anything_else(
 
 
 def test_no_field_of_an_event_is_lost_between_struct_and_bytes() -> None:
-    event = codec.ingested.decode(FULL)
-    assert {name for name in Ingested.__struct_fields__ if getattr(event, name) is None} == set()
+    events = [codec.ingested.decode(value) for value in (FULL, CLOUDEVENT)]
+    assert {name for name in Ingested.__struct_fields__ if all(getattr(event, name) is None for event in events)} == set()
+    for event in events:
+        assert codec.ingested.decode(codec.encode(event)) == event

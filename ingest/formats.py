@@ -1,0 +1,161 @@
+"""Which format a request is in, and its events. Pure.
+
+One event: native JSON, CloudEvents structured or binary. Many: a JSON array or NDJSON of native events, or a CloudEvents batch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from ingest import cloudevents
+from ingest.accept import Draft, native
+from schemas.events import IDEMPOTENCY_KEY_CHARS_MAX
+from schemas.problems import INVALID_HEADER, INVALID_REQUEST, MALFORMED_JSON, UNSUPPORTED_MEDIA_TYPE, ProblemError
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+Format = Literal["native", "structured", "binary"]
+BatchFormat = Literal["array", "lines", "cloudevents"]
+Coding = Literal["identity", "gzip", "zstd"]
+
+ITEMS_MAX: Final = 1_000
+
+_UTF8: Final = rb'\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?\Z'
+_NATIVE: Final = re.compile(rb"\A\s*application/json" + _UTF8, re.IGNORECASE)
+_STRUCTURED: Final = re.compile(rb"\A\s*application/cloudevents\+json" + _UTF8, re.IGNORECASE)
+_BATCH: Final = re.compile(rb"\A\s*application/cloudevents-batch\+json" + _UTF8, re.IGNORECASE)
+_LINES: Final = re.compile(rb"\A\s*application/(x-ndjson|ndjson|jsonl|x-jsonlines)" + _UTF8, re.IGNORECASE)
+_OTHER_CHARSET: Final = re.compile(r";\s*charset\s*=\s*(?!\"?(utf-8|us-ascii)\"?\s*(;|\Z))", re.IGNORECASE)
+#: RFC 9651 section 3.3.3: a structured-field string holds printable ASCII, with `"` and `\` escaped.
+_SF_STRING: Final = re.compile(rb'\A"((?:[ !#-\[\]-~]|\\["\\])*)"\Z')
+#: A bare token is taken too: most clients send their key without quotes, and it cannot be mistaken for anything else.
+_BARE_KEY: Final = re.compile(rb"\A[!#-\[\]-~]+\Z")
+_ACCEPT_ENCODING: Final = {"Accept-Encoding": "gzip, zstd, identity"}
+
+
+class Shape(NamedTuple):
+    """What the headers say about a request with one event."""
+
+    format: Format
+    coding: Coding
+    content_type: str | None
+    idempotency_key: str | None
+
+
+def shape_of(headers: RawHeaders) -> Shape:
+    """Before the body is read. Raises the problems `unsupported-media-type` and `invalid-header`."""
+    content_type, is_cloudevent = None, False
+    for name, value in headers:
+        if name == b"content-type":
+            if content_type is not None:
+                raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "There is more than one Content-Type header. Send exactly one.")
+            content_type = value
+        elif name.startswith(cloudevents.PREFIX):
+            is_cloudevent = True
+    key = idempotency_key_of(headers)
+    if content_type is not None and _STRUCTURED.match(content_type):
+        shape = Shape("structured", coding_of(headers), None, key)
+    elif is_cloudevent:
+        shape = Shape("binary", coding_of(headers), _binary_content_type(content_type), key)
+    elif content_type is not None and _NATIVE.match(content_type):
+        return Shape("native", coding_of(headers), None, key)
+    else:
+        raise ProblemError(
+            UNSUPPORTED_MEDIA_TYPE,
+            "Send one event with `Content-Type: application/json` or `application/cloudevents+json` in UTF-8, or as a CloudEvent in the "
+            "binary mode; many go to /events/batch.",
+        )
+    if key is not None:
+        raise ProblemError(INVALID_HEADER, "A CloudEvent's key is its source and id. Leave the Idempotency-Key header out.")
+    return shape
+
+
+def one(body: bytes, headers: RawHeaders, shape: Shape, *, payload_bytes_max: int) -> Draft:
+    """The event of a request. Raises `ProblemError`."""
+    if shape.format == "native":
+        return native(body, shape.idempotency_key, payload_bytes_max=payload_bytes_max)
+    if shape.format == "structured":
+        return cloudevents.structured(body, payload_bytes_max=payload_bytes_max)
+    return cloudevents.binary(body, headers, shape.content_type, payload_bytes_max=payload_bytes_max)
+
+
+def batch_format_of(headers: RawHeaders) -> BatchFormat:
+    """Raises the problems `unsupported-media-type` and `invalid-header`."""
+    content_types = [value for name, value in headers if name == b"content-type"]
+    if any(name == b"idempotency-key" for name, _ in headers):
+        raise ProblemError(INVALID_HEADER, "Each event of a batch has a key of its own. Leave the Idempotency-Key header out.")
+    if len(content_types) == 1:
+        found: tuple[tuple[re.Pattern[bytes], BatchFormat], ...] = ((_NATIVE, "array"), (_LINES, "lines"), (_BATCH, "cloudevents"))
+        for pattern, batch_format in found:
+            if pattern.match(content_types[0]):
+                return batch_format
+    raise ProblemError(
+        UNSUPPORTED_MEDIA_TYPE,
+        "Send a batch as `application/json` (an array), `application/x-ndjson` or `application/cloudevents-batch+json`, in UTF-8.",
+    )
+
+
+def items_of(body: bytes, batch_format: BatchFormat) -> list[bytes]:
+    """The items of a batch, unread, each of them an event or something wrong. Raises the problems `malformed-json`, `invalid-request`."""
+    if batch_format == "lines":
+        items = [line for line in body.split(b"\n") if line.strip(b" \t\r")]
+    else:
+        try:
+            items = [bytes(item) for item in msgspec.json.decode(body, type=list[Raw])]
+        except msgspec.ValidationError:
+            raise ProblemError(INVALID_REQUEST, "A batch is a JSON array of events. Send one event to /events.") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProblemError(MALFORMED_JSON, f"The body cannot be read: {error}. Nothing of it was appended.") from None
+    if not 1 <= len(items) <= ITEMS_MAX:
+        raise ProblemError(INVALID_REQUEST, f"A batch has 1 to {ITEMS_MAX} events, this one {len(items)}. Nothing of it was appended.")
+    return items
+
+
+def item(body: bytes, *, batch_format: BatchFormat, payload_bytes_max: int) -> Draft:
+    """One item of a batch. Raises `ProblemError`."""
+    if batch_format == "cloudevents":
+        return cloudevents.structured(body, payload_bytes_max=payload_bytes_max)
+    return native(body, None, payload_bytes_max=payload_bytes_max)
+
+
+def coding_of(headers: RawHeaders) -> Coding:
+    """How the body is compressed. Raises the problem `unsupported-media-type`."""
+    codings = [value.strip().lower() for name, value in headers if name == b"content-encoding"]
+    if not codings or codings == [b"identity"]:
+        return "identity"
+    if codings in ([b"gzip"], [b"x-gzip"]):
+        return "gzip"
+    if codings == [b"zstd"]:
+        return "zstd"
+    raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body with one Content-Encoding at most: gzip or zstd.", headers=_ACCEPT_ENCODING)
+
+
+def idempotency_key_of(headers: RawHeaders) -> str | None:
+    """The `Idempotency-Key` header: a structured-field string (draft-ietf-httpapi-idempotency-key-header) or a bare token."""
+    found = [value.strip() for name, value in headers if name == b"idempotency-key"]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ProblemError(INVALID_HEADER, "There is more than one Idempotency-Key header. Send exactly one.")
+    if quoted := _SF_STRING.match(found[0]):
+        key = re.sub(rb"\\(.)", rb"\1", quoted[1]).decode()
+    elif _BARE_KEY.match(found[0]):
+        key = found[0].decode()
+    else:
+        raise ProblemError(INVALID_HEADER, 'Idempotency-Key must be printable ASCII, best in double quotes: "order-17".')
+    if not 1 <= len(key) <= IDEMPOTENCY_KEY_CHARS_MAX:
+        raise ProblemError(INVALID_HEADER, f"Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters.")
+    return key
+
+
+def _binary_content_type(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    text = value.strip().decode("latin-1")
+    if cloudevents.is_json(text) and _OTHER_CHARSET.search(text):
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send JSON data in UTF-8.")
+    return text

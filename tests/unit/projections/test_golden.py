@@ -1,0 +1,38 @@
+"""The golden messages of each topic, through the folds that read it."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import pytest
+
+from projections import inbox
+from projections.folds import FOLDS
+from schemas import codec
+from schemas.keys import record_key
+from schemas.records import Record
+
+EXAMPLES = files("schemas") / "examples"
+GOLDEN = [
+    pytest.param(fold, one.read_bytes(), id=f"{fold.topic}/{one.name}")
+    for fold in FOLDS
+    for one in sorted((EXAMPLES / fold.topic).iterdir(), key=lambda f: f.name)
+]
+
+
+@pytest.mark.parametrize(("fold", "value"), GOLDEN)
+def test_every_golden_message_is_folded_and_none_is_parked(fold: inbox.Fold, value: bytes) -> None:
+    document = json.loads(value)
+    organization = document.get("organization") or document["event"]["organization"]
+    decoded = fold.decode(0, [Record(7, 1_000, record_key(organization), value, ())])
+    assert len(decoded.records) == 1
+    assert not decoded.parked
+
+
+@pytest.mark.parametrize("name", ["full.json", "unknown_field.json", "cloudevent.json"])
+def test_a_row_of_the_inbox_holds_what_the_event_says(name: str) -> None:
+    record = codec.accepted.decode((EXAMPLES / "events.accepted" / name).read_bytes())
+    (row,), high = inbox.fold([(Record(7, 1_000, None, b"", ()), record)], -1)
+    assert (row.position, row.payload, row.base64, high) == (7, bytes(record.event.payload), record.event.base64, record.ingested.offset)
+    assert (None if row.cloudevent is None else json.loads(row.cloudevent)) == record.event.cloudevent
