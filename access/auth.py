@@ -8,7 +8,6 @@ name: a look-up that read Postgres before a revoke stores what it found under th
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -18,19 +17,20 @@ import psycopg_pool
 from starlette.requests import Request
 
 from access import keys
+from access.epoch import epoch_key, new_epoch, version_of
+from access.failures import FailedAttempts
+from access.key_cache import KeyCache
+from access.last_used import LastUsed
 from runtime.clock import Clock
-from runtime.metrics import KEY_LOOKUPS
+from runtime.metrics import KEY_LOOKUPS, KEYS_REFUSED
 from runtime.postgres import Pool
 from runtime.redis import RedisTick, RedisUnavailable
-from runtime.settings import IngestSettings
+from runtime.settings import AccessSettings, IngestSettings
 from runtime.telemetry import log
 from schemas.events import Mode
 from schemas.ids import OrganizationId
-from schemas.problems import FORBIDDEN, INVALID_HEADER, INVALID_KEY, MISSING_KEY, UNAVAILABLE, ProblemError
+from schemas.problems import FORBIDDEN, INVALID_HEADER, INVALID_KEY, MISSING_KEY, ORGANIZATION_SUSPENDED, UNAVAILABLE, ProblemError
 
-_CACHED_MAX: Final = 10_000
-#: A key that was not found is remembered this long in the process, so that a client in a loop does not load Postgres.
-_NEGATIVE_S: Final = 1.0
 _RECONCILE_S: Final = 2.0
 #: Look-ups in Postgres at once.
 _LOOKUPS_MAX: Final = 4
@@ -38,17 +38,8 @@ _LOOKUPS_MAX: Final = 4
 _LOOKING_MAX: Final = 1_000
 #: Look-ups made again because the epoch changed meanwhile, before the caller is asked to come back.
 _TRIES_MAX: Final = 5
-_VERSION_DIGITS_MAX: Final = 20
-
-
-def epoch_key() -> str:
-    """The Redis key of the epoch."""
-    return "triggers:{keys}:epoch"
-
-
-def epoch_value(version: int, nonce: bytes) -> str:
-    """An epoch that was never used before: the revocation version and a random part."""
-    return f"{version}:{nonce.hex()}"
+#: Part of the names of entries in Redis: raised whenever their form changes, so that no version of this program reads another's.
+_ENTRY_FORMAT: Final = 2
 
 
 class Principal(NamedTuple):
@@ -61,17 +52,13 @@ class Principal(NamedTuple):
     plan: str
     rate_limit_per_minute: int | None
     expires_at_ms: int | None
+    suspended: bool = False
 
     def require(self, scope: str) -> Principal:
         """Raises the problem `forbidden`."""
         if scope not in self.scopes:
             raise ProblemError(FORBIDDEN, f"This API key has no scope {scope}. Use a key that has it.")
         return self
-
-
-class _Cached(NamedTuple):
-    principal: Principal
-    until_s: float
 
 
 _decoder = msgspec.json.Decoder(Principal)
@@ -87,13 +74,6 @@ def key_of(headers: Sequence[tuple[bytes, bytes]]) -> str:
     return found[0].decode("latin-1")
 
 
-def _refused() -> ProblemError:
-    # One text for unknown, revoked, expired and malformed keys: the difference is nobody's business who has no valid key.
-    return ProblemError(
-        INVALID_KEY, "The API key is not valid. Check it, or ask an operator for a new one.", headers={"WWW-Authenticate": "ApiKey"}
-    )
-
-
 def _unavailable() -> ProblemError:
     return ProblemError(UNAVAILABLE, "The key cannot be checked right now. Try again in a moment.", headers={"Retry-After": "2"})
 
@@ -103,13 +83,13 @@ class Authenticator:
 
     tick: RedisTick
 
-    def __init__(self, settings: IngestSettings, clock: Clock, pool: Pool) -> None:
+    def __init__(self, settings: IngestSettings, clock: Clock, pool: Pool, access: AccessSettings | None = None) -> None:
         self._settings = settings
         self._clock = clock
         self._pool = pool
-        self._valid_keys: dict[bytes, _Cached] = {}
-        # Apart from the valid ones, so that a flood of made-up keys drives none of those out.
-        self._unknown_until_s: dict[bytes, float] = {}
+        self._cache: KeyCache[Principal] = KeyCache(settings.key_cache_process_s)
+        self._failed = FailedAttempts(clock, (access or AccessSettings()).failed_keys_per_minute_max)
+        self.last_used = LastUsed(clock)
         self._epoch: bytes | None = None
         self._changes = 0
         self._failures_seen = 0
@@ -120,8 +100,7 @@ class Authenticator:
     def on_epoch(self, epoch: bytes | None) -> None:
         """Called with the epoch of every Redis round trip, before its answers are used."""
         if epoch is None or epoch != self._epoch:
-            self._valid_keys.clear()
-            self._unknown_until_s.clear()
+            self._cache.clear()
         if epoch != self._epoch:
             self._changes += 1
         self._epoch = epoch
@@ -134,25 +113,32 @@ class Authenticator:
         """
         return self._changes
 
-    def cached(self, key: str) -> Principal | None:
-        """Who `key` belongs to if this process knows. Raises the problem `invalid-api-key` if it knows the key is not valid."""
-        if not keys.well_formed(key):
-            raise _refused()
-        hashed, now_s = keys.digest(key), self._clock.monotonic_s()
-        if self._unknown_until_s.get(hashed, now_s) > now_s:
-            raise _refused()
-        found = self._valid_keys.get(hashed)
-        if found is None or found.until_s <= now_s:
-            return None
-        KEY_LOOKUPS.labels("process").inc()
-        return self._unexpired(found.principal)
+    def cached(self, key: str, address: str | None = None) -> Principal | None:
+        """Who `key` belongs to if this process knows; `address` is the client's.
 
-    async def authenticate(self, key: str) -> Principal:
-        """Raises the problems `invalid-api-key` and, when neither Redis nor Postgres can tell, `unavailable`.
+        Raises the problems `invalid-api-key` if it knows the key is not valid, `organization-suspended`, and `quota-exceeded` when too
+        many keys from the address were not valid: a key that was never valid here is not looked up then.
+        """
+        if not keys.well_formed(key):
+            self._failed.check(address)
+            raise self._refused(address)
+        hashed, now_s = keys.digest(key), self._clock.monotonic_s()
+        found = self._cache.valid(hashed, now_s)
+        if found is not None:
+            KEY_LOOKUPS.labels("process").inc()
+            return self._usable(found, address)
+        if not self._cache.once_valid(hashed):
+            self._failed.check(address)
+        if self._cache.unknown(hashed, now_s):
+            raise self._refused(address)
+        return None
+
+    async def authenticate(self, key: str, address: str | None = None) -> Principal:
+        """As `cached`, looked up where it is not known. Raises `unavailable` too, when neither Redis nor Postgres can tell.
 
         Callers with the same key share one look-up: a Redis that restarts empty must not send every request to Postgres.
         """
-        principal = self.cached(key)
+        principal = self.cached(key, address)
         if principal is not None:
             return principal
         hashed = keys.digest(key)
@@ -162,14 +148,15 @@ class Authenticator:
                 raise _unavailable()
             task = self._looking[hashed] = asyncio.get_running_loop().create_task(self._look_up(key, hashed))
             task.add_done_callback(lambda done: self._looked(hashed, done))
-        return self._unexpired(await asyncio.shield(task))
+        return self._usable(await asyncio.shield(task), address)
 
     async def request(self, request: Request, scope: str) -> Principal:
         """For routes: the caller of `request`, with `scope`. The epoch is read last, so a revoked key is refused while Redis is up."""
         key = key_of(request.headers.raw)
+        address = None if request.client is None else request.client.host
         for _ in range(_TRIES_MAX):
             before = self._changes
-            principal = await self.authenticate(key)
+            principal = await self.authenticate(key, address)
             try:
                 await self.tick.touch()
             except RedisUnavailable:
@@ -178,10 +165,21 @@ class Authenticator:
                 return principal.require(scope)
         raise _unavailable()
 
-    def _unexpired(self, principal: Principal | None) -> Principal:
+    def _usable(self, principal: Principal | None, address: str | None) -> Principal:
         if principal is None or (principal.expires_at_ms is not None and principal.expires_at_ms <= self._clock.now_ms()):
-            raise _refused()
+            raise self._refused(address)
+        if principal.suspended:
+            KEYS_REFUSED.labels("suspended").inc()
+            raise ProblemError(ORGANIZATION_SUSPENDED, "The organization is suspended: none of its keys may do anything. Ask an operator.")
+        self.last_used.note(principal.key_id)
         return principal
+
+    def _refused(self, address: str | None) -> ProblemError:
+        self._failed.count(address)
+        KEYS_REFUSED.labels("invalid").inc()
+        # One text for unknown, revoked, expired and malformed keys: the difference is nobody's business who has no valid key.
+        detail = "The API key is not valid. Check it, or ask an operator for a new one."
+        return ProblemError(INVALID_KEY, detail, headers={"WWW-Authenticate": "ApiKey"})
 
     async def _look_up(self, key: str, hashed: bytes) -> Principal | None:
         """What Redis or Postgres knows, read while the epoch stood still: callers that join in later may rely on it too."""
@@ -198,7 +196,7 @@ class Authenticator:
             if found is None:
                 found = await self._from_postgres(key, hashed)
             if self._changes == before:
-                self._remember(hashed, found)
+                self._cache.remember(hashed, found, self._clock.monotonic_s())
                 return found
         raise _unavailable()
 
@@ -207,22 +205,11 @@ class Authenticator:
         if not task.cancelled():
             task.exception()  # whoever waited has it; who went away need not be told
 
-    def _remember(self, hashed: bytes, principal: Principal | None) -> None:
-        now_s = self._clock.monotonic_s()
-        if principal is None:
-            if len(self._unknown_until_s) >= _CACHED_MAX:
-                self._unknown_until_s.clear()
-            self._unknown_until_s[hashed] = now_s + _NEGATIVE_S
-            return
-        if len(self._valid_keys) >= _CACHED_MAX:
-            self._valid_keys.clear()
-        self._valid_keys[hashed] = _Cached(principal, now_s + self._settings.key_cache_process_s)
-
     def _entry(self, hashed: bytes) -> str | None:
         """Where Redis keeps this key under the epoch we know; None while its entries cannot be trusted (see `renew_epoch`)."""
         if self._epoch is None or self.tick.failures != self._failures_seen:
             return None
-        return f"triggers:{{keys}}:{self._epoch.decode('latin-1')}:{hashed.hex()}"
+        return f"triggers:{{keys}}:{_ENTRY_FORMAT}:{self._epoch.decode('latin-1')}:{hashed.hex()}"
 
     async def _from_redis(self, hashed: bytes) -> Principal | None:
         entry = self._entry(hashed)
@@ -248,7 +235,9 @@ class Authenticator:
         KEY_LOOKUPS.labels("postgres").inc()
         if row is None or row.revoked:
             return None
-        principal = Principal(row.id, row.organization, row.mode, row.scopes, row.plan, row.rate_limit_per_minute, row.expires_at_ms)
+        principal = Principal(
+            row.id, row.organization, row.mode, row.scopes, row.plan, row.rate_limit_per_minute, row.expires_at_ms, row.suspended
+        )
         if entry is not None:
             stored = self.tick.execute("SET", entry, msgspec.json.encode(principal), "EX", int(self._settings.key_cache_redis_s))
             stored.add_done_callback(_ignore)
@@ -270,11 +259,11 @@ class Authenticator:
         except (psycopg.OperationalError, psycopg_pool.PoolTimeout) as error:
             raise RedisUnavailable("the epoch cannot be checked without Postgres") from error
         current = await self.tick.execute("GET", epoch_key())
-        stale = failures != self._failures_seen or (current is not None and _version_of(current) < version)
+        stale = failures != self._failures_seen or (current is not None and version_of(current) < version)
         if current is None:
-            await self.tick.execute("SET", epoch_key(), epoch_value(version, os.urandom(8)), "NX")
+            await self.tick.execute("SET", epoch_key(), new_epoch(version), "NX")
         elif stale:
-            await self.tick.execute("SET", epoch_key(), epoch_value(version, os.urandom(8)))
+            await self.tick.execute("SET", epoch_key(), new_epoch(version))
         if current is None or stale:
             await self.tick.touch()
         self._failures_seen = failures
@@ -289,12 +278,6 @@ class Authenticator:
             except Exception as error:  # noqa: BLE001 - without this loop a revoke that Redis missed would never reach the caches
                 log.error("epoch.not_kept", exc_info=error)
             await asyncio.sleep(_RECONCILE_S)
-
-
-def _version_of(epoch: bytes) -> int:
-    """The revocation version in an epoch; below every version for a value that is none of ours."""
-    version = epoch.split(b":")[0]
-    return int(version) if version.isdigit() and len(version) < _VERSION_DIGITS_MAX else -1
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:

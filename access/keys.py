@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from psycopg import AsyncConnection
 
@@ -23,7 +23,8 @@ PREFIX_CHARS: Final = 12
 #: Bytes of randomness `generate` takes: more than 55 base-62 digits hold, so that the modulo's bias cannot be seen.
 RANDOM_BYTES: Final = 64
 
-SCOPES: Final = ("events:write", "inbox:read", "inbox:ack", "endpoints:manage")
+Scope = Literal["events:write", "inbox:read", "inbox:ack", "endpoints:manage", "event_types:manage"]
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FORM: Final = re.compile(r"\Azap_(live|test)_[0-9A-Za-z]{55}\Z")
@@ -42,13 +43,18 @@ class KeyRow(NamedTuple):
     revoked: bool
     plan: str
     rate_limit_per_minute: int | None
+    suspended: bool = False
 
 
 def generate(mode: Mode, random: bytes) -> str:
     """A new key from `RANDOM_BYTES` of randomness. Raises `ValueError` for fewer."""
+    return drawn(f"zap_{mode}_", random)
+
+
+def drawn(start: str, random: bytes) -> str:
+    """`start` filled up with letters and digits to `KEY_CHARS`. Raises `ValueError` for less than `RANDOM_BYTES` of randomness."""
     if len(random) < RANDOM_BYTES:
         raise ValueError(f"random must hold {RANDOM_BYTES} bytes, got {len(random)}")
-    start = f"zap_{mode}_"
     number, digits = int.from_bytes(random, "big"), []
     for _ in range(KEY_CHARS - len(start)):
         number, digit = divmod(number, len(_ALPHABET))
@@ -86,7 +92,7 @@ async def find(connection: AsyncConnection[Any], key_prefix: str) -> list[KeyRow
 
 
 async def revocation_version(connection: AsyncConnection[Any]) -> int:
-    """The version every revoke raises; caches of keys are bound to it."""
+    """The version that everything raises which changes what a cached key may do."""
     row = await (await connection.execute(load("access", "revocation_version"))).fetchone()
     if row is None:
         raise RuntimeError("control.revocation is empty: run `triggers migrate`")

@@ -100,7 +100,7 @@ class Admission:
         """Raises the problems of a key that is missing, not valid, limited, or without the scope."""
         key = key_of(headers)
         changes = self._authenticator.changes
-        principal = self._authenticator.cached(key)
+        principal = self._authenticator.cached(key, address)
         if principal is None:
             async with within(deadline_s, _too_slow_to_check):
                 principal = await self._authenticator.authenticate(key, address)

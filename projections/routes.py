@@ -23,7 +23,14 @@ Authenticate = Callable[[Request, str], Awaitable[Principal]]
 _ACK_BODY_BYTES_MAX: Final = 16_384
 _ACK_IDS_MAX: Final = 100
 _EXAMPLE_ID: Final = "evt_01a20b40-2613-7e81-8b4f-01a3759c2793"
-_AUTH_PROBLEMS: Final = (problems.MISSING_KEY, problems.INVALID_KEY, problems.FORBIDDEN, problems.UNAVAILABLE)
+_AUTH_PROBLEMS: Final = (
+    problems.MISSING_KEY,
+    problems.INVALID_KEY,
+    problems.FORBIDDEN,
+    problems.ORGANIZATION_SUSPENDED,
+    problems.RATE_LIMITED,
+    problems.UNAVAILABLE,
+)
 
 
 class _AckBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -18,6 +18,7 @@ REQUEST_SECONDS: Final = Histogram("triggers_http_request_seconds", "From the fi
 APPENDS: Final = Counter("triggers_appends", "Appends to events.ingested by outcome.", ("outcome",))
 KEY_LOOKUPS: Final = Counter("triggers_key_lookups", "API key look-ups by where they were answered.", ("source",))
 QUOTA_EVENTS: Final = Counter("triggers_quota_events", "Events counted against a quota by outcome.", ("outcome",))
+KEYS_REFUSED: Final = Counter("triggers_keys_refused", "API keys and operators' tokens that were not let in.", ("reason",))
 RESERVATIONS: Final = Counter("triggers_reservations", "Idempotency reservations by outcome.", ("outcome",))
 REDIS_ROUND_TRIPS: Final = Counter("triggers_redis_round_trips", "Redis round trips by outcome.", ("outcome",))
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from runtime.settings import PostgresSettings
 
@@ -16,6 +16,10 @@ CONTROL_SCHEMA: Final = "control"
 FOLDS_SCHEMA: Final = "folds"
 
 Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
+ThreadPool = ConnectionPool[Connection[tuple[Any, ...]]]
+
+#: Threads that may wait for a connection of a `thread_pool`; further ones are refused at once.
+_WAITING_MAX: Final = 32
 
 
 def connection_arguments(settings: PostgresSettings, *, search_path: str, application: str) -> dict[str, Any]:
@@ -55,6 +59,23 @@ def pool(settings: PostgresSettings, *, search_path: str, application: str, size
         timeout=settings.connect_timeout_s,
         reconnect_timeout=settings.connect_timeout_s,
         check=AsyncConnectionPool.check_connection,
+        open=False,
+        name=application,
+    )
+
+
+def thread_pool(settings: PostgresSettings, *, search_path: str, application: str, size_max: int) -> ThreadPool:
+    """As `pool`, for code that runs in threads: `pool.open()`, `pool.close()`. It holds no connection while nothing needs one."""
+    arguments = connection_arguments(settings, search_path=search_path, application=application)
+    return ConnectionPool(
+        conninfo=arguments.pop("conninfo"),
+        kwargs={**arguments, "autocommit": True},
+        min_size=0,
+        max_size=size_max,
+        max_waiting=_WAITING_MAX,
+        timeout=settings.connect_timeout_s,
+        reconnect_timeout=settings.connect_timeout_s,
+        check=ConnectionPool.check_connection,
         open=False,
         name=application,
     )

@@ -56,6 +56,16 @@ class ApiSettings(_Section):
     docs_enabled: bool = True
 
 
+class AccessSettings(_Section):
+    #: Keys and operators' tokens that one client address may get wrong in a minute; further ones are refused without a look-up. 0: no
+    #: limit, for a proxy in front that hides its clients' addresses.
+    failed_keys_per_minute_max: Annotated[int, Field(ge=0)] = 60
+    #: How often each process writes down when keys were last used.
+    last_used_interval_s: Seconds = 30.0
+    #: Connections to Postgres for the operator API.
+    operator_connections_max: Positive = 4
+
+
 class IngestSettings(_Section):
     #: Bytes of the payload slice (DESIGN section 4) and of the whole body around it.
     payload_bytes_max: Positive = 262_144
@@ -142,6 +152,7 @@ class Settings(BaseSettings):
     postgres: PostgresSettings = PostgresSettings()
     redis: RedisSettings = RedisSettings()
     api: ApiSettings = ApiSettings()
+    access: AccessSettings = AccessSettings()
     ingest: IngestSettings = IngestSettings()
     processor: ProcessorSettings = ProcessorSettings()
     delivery: DeliverySettings = DeliverySettings()

@@ -14,12 +14,14 @@ EventId = NewType("EventId", str)
 OrganizationId = NewType("OrganizationId", str)
 EndpointId = NewType("EndpointId", str)
 ApiKeyId = NewType("ApiKeyId", str)
+OperatorId = NewType("OperatorId", str)
 RequestId = NewType("RequestId", str)
 
 EVENT_PREFIX: Final = "evt_"
 ORGANIZATION_PREFIX: Final = "org_"
 ENDPOINT_PREFIX: Final = "ep_"
 API_KEY_PREFIX: Final = "key_"
+OPERATOR_PREFIX: Final = "opr_"
 REQUEST_PREFIX: Final = "req_"
 
 #: Bytes of randomness one id takes.
@@ -29,6 +31,7 @@ _UUID7 = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 EVENT_ID_PATTERN: Final = f"^{EVENT_PREFIX}{_UUID7}$"
 ORGANIZATION_ID_PATTERN: Final = f"^{ORGANIZATION_PREFIX}{_UUID7}$"
 ENDPOINT_ID_PATTERN: Final = f"^{ENDPOINT_PREFIX}{_UUID7}$"
+API_KEY_ID_PATTERN: Final = f"^{API_KEY_PREFIX}{_UUID7}$"
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
 
 
@@ -60,6 +63,10 @@ def endpoint_id(unix_ms: int, random: bytes) -> EndpointId:
 
 def api_key_id(unix_ms: int, random: bytes) -> ApiKeyId:
     return ApiKeyId(API_KEY_PREFIX + str(uuid7(unix_ms, random)))
+
+
+def operator_id(unix_ms: int, random: bytes) -> OperatorId:
+    return OperatorId(OPERATOR_PREFIX + str(uuid7(unix_ms, random)))
 
 
 def request_id(unix_ms: int, random: bytes) -> RequestId:

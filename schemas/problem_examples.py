@@ -41,6 +41,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "headers-too-large": ("Path, query and headers may have 16384 bytes together. Send less in them.", {}),
     "missing-api-key": ("Send your API key in the X-API-Key header.", {}),
     "invalid-api-key": ("The API key is not valid. Check it, or ask an operator for a new one.", {}),
+    "not-possible": ("The key key_01a20b40-2613-7e81-8b4f-01a3759c2793 is revoked. Make a new one.", {}),
     "missing-operator-token": ("Send your operator token in the Authorization header: Bearer zap_op_….", {}),
     "invalid-operator-token": ("The operator token is not valid. Check it, or have a new one made.", {}),
     "forbidden": ("This API key has no scope events:write. Use a key that has it.", {}),

@@ -47,6 +47,12 @@ HEADERS_TOO_LARGE: Final = Problem("headers-too-large", 431, "The headers are to
 MISSING_KEY: Final = Problem("missing-api-key", 401, "An API key is needed")
 INVALID_KEY: Final = Problem("invalid-api-key", 401, "The API key is not valid")
 FORBIDDEN: Final = Problem("forbidden", 403, "The API key may not do this")
+ORGANIZATION_SUSPENDED: Final = Problem("organization-suspended", 403, "The organization is suspended")
+MISSING_OPERATOR_TOKEN: Final = Problem("missing-operator-token", 401, "An operator's token is needed")
+INVALID_OPERATOR_TOKEN: Final = Problem("invalid-operator-token", 401, "The operator's token is not valid")
+
+# What is there does not allow it; look at it again.
+NOT_POSSIBLE: Final = Problem("not-possible", 409, "Its state does not allow this")
 
 # The event is there already; do not send it again.
 DUPLICATE: Final = Problem("duplicate-event", 409, "The event was sent before under this key")

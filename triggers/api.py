@@ -1,4 +1,4 @@
-"""The API process: ingest and the read side in one ASGI application.
+"""The API process: ingest, the read side and the operator API in one ASGI application.
 
 It starts without waiting for its servers: what needs a server that is away answers 503 and says so, and `/health/ready` names it.
 """
@@ -14,7 +14,10 @@ from typing import Final
 import psycopg
 import psycopg_pool
 
-from access.auth import Authenticator, epoch_key
+from access.auth import Authenticator
+from access.epoch import epoch_key
+from access.operator_desk import OperatorDesk
+from access.operator_routes import router as operator_router
 from access.secrets import Keyring
 from ingest.app import Front, Readiness, create_app
 from ingest.append import Appender
@@ -25,7 +28,7 @@ from projections.reading import Reading
 from projections.routes import router
 from runtime.clock import SYSTEM
 from runtime.kafka import Bus
-from runtime.postgres import FOLDS_SCHEMA, pool
+from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, pool, thread_pool
 from runtime.redis import RedisTick, RedisUnavailable
 from runtime.settings import Settings
 
@@ -37,7 +40,7 @@ def make_api(settings: Settings) -> Front:
     ingest, clock = settings.ingest, SYSTEM
     cursor_key = Keyring.from_setting(settings.master_keys.get_secret_value()).derive(b"cursor")
     connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="api")
-    authenticator = Authenticator(ingest, clock, connections)
+    authenticator = Authenticator(ingest, clock, connections, settings.access)
     tick = RedisTick(settings.redis, clock, watch=epoch_key(), on_watched=authenticator.on_epoch)
     authenticator.tick = tick
 
@@ -55,6 +58,11 @@ def make_api(settings: Settings) -> Front:
         cursor_key=cursor_key,
         partitions=settings.kafka.partitions,
     )
+
+    control = thread_pool(
+        settings.postgres, search_path=CONTROL_SCHEMA, application="operators", size_max=settings.access.operator_connections_max
+    )
+    desk = OperatorDesk(control, settings.redis, clock, settings.access.failed_keys_per_minute_max)
 
     async def kafka_answers() -> bool:
         return await appender.bus.reachable(_PROBE_TIMEOUT_S)
@@ -80,15 +88,19 @@ def make_api(settings: Settings) -> Front:
     async def background() -> AsyncIterator[None]:
         await appender.start()
         await connections.open()
-        epoch = asyncio.create_task(authenticator.keep_epoch())
+        control.open()
+        last_used = authenticator.last_used.keep_writing(connections, settings.access.last_used_interval_s)
+        beside = [asyncio.create_task(authenticator.keep_epoch()), asyncio.create_task(last_used)]
         try:
             yield
         finally:
-            epoch.cancel()
-            with suppress(asyncio.CancelledError):
-                await epoch
+            for task in beside:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await appender.stop()
             await tick.close()
+            await asyncio.to_thread(control.close)
             await connections.close()
 
     return create_app(
@@ -96,7 +108,7 @@ def make_api(settings: Settings) -> Front:
         clock,
         post_events,
         readiness,
-        [router(reading, authenticator.request, clock)],
+        [router(reading, authenticator.request, clock), operator_router(desk, clock)],
         version=version("triggers-on-kafka"),
         background=background,
     )

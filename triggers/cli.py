@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from triggers.commands import admin, control, run
+from triggers.commands import admin, control, keys, operators, organizations, run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.")
 admin.register(app)
 run.register(app)
-app.add_typer(control.org, name="org")
-app.add_typer(control.key, name="key")
+app.add_typer(organizations.org, name="org")
+app.add_typer(keys.key, name="key")
+app.add_typer(operators.operator, name="operator")
 app.add_typer(control.endpoint, name="endpoint")
 app.add_typer(control.keyring, name="keyring")
 

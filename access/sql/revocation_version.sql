@@ -1,2 +1,2 @@
--- The version that every revoke raises.
+-- The version that caches of keys are bound to.
 SELECT version FROM control.revocation

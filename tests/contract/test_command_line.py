@@ -14,7 +14,7 @@ import typer
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from access.auth import epoch_key
+from access.epoch import epoch_key
 from runtime import migrations
 from runtime.postgres import connect
 from runtime.settings import RedisSettings, Settings

@@ -16,7 +16,8 @@ from psycopg import Connection
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from access.organizations import NotThere
+from access.epoch import tell_caches
+from access.organizations import NotPossible, NotThere
 from access.secrets import KeyringError
 from runtime.lifecycle import Unavailable
 from runtime.postgres import connect
@@ -51,6 +52,13 @@ def show_one(row: Mapping[str, Any], *, json: bool) -> None:
         print(f"{name.ljust(width)}  {_cell(value)}")
 
 
+def effective(settings: Settings, version: int) -> str:
+    """Tell caches of keys about a change, and say when it is effective everywhere."""
+    if tell_caches(settings.redis, version):
+        return "now"
+    return "within 5 s (Redis was not told, so caches have to notice: is TRIGGERS_REDIS__URL right?)"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
@@ -73,7 +81,7 @@ def explained() -> Iterator[None]:
     """Turn what commands can meet into one line and exit status 1."""
     try:
         yield
-    except (NotThere, KeyringError, TopicMismatch, Unavailable, ServerError, TimeoutError, RuntimeError) as error:
+    except (NotThere, NotPossible, KeyringError, TopicMismatch, Unavailable, ServerError, TimeoutError, RuntimeError) as error:
         raise fail(str(error)) from None
     except ValidationError as error:
         raise fail(_settings_at_fault(error)) from None

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0005_cloudevents"
-down_revision = "0002_folds"
+down_revision = "0003_keys"
 
 
 def upgrade() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from access import keys
-from access.auth import Authenticator, Principal, epoch_key
+from access.auth import Authenticator, Principal
+from access.epoch import epoch_key
 from access.keys import KeyRow
 from runtime.redis import RedisUnavailable
 from schemas.ids import ApiKeyId, OrganizationId

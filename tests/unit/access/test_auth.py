@@ -10,7 +10,8 @@ from starlette.requests import Request
 from structlog.testing import capture_logs
 
 from access import keys
-from access.auth import Authenticator, Principal, epoch_key, key_of
+from access.auth import Authenticator, Principal, key_of
+from access.epoch import epoch_key
 from runtime.postgres import Pool
 from runtime.redis import RedisTick
 from runtime.settings import IngestSettings
@@ -169,7 +170,7 @@ async def test_a_caller_that_goes_away_does_not_end_the_look_up_others_wait_for(
 async def test_a_flood_of_made_up_keys_does_not_drive_out_a_valid_one(
     authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("access.auth._CACHED_MAX", 10)
+    monkeypatch.setattr("access.key_cache.CACHED_MAX", 10)
     await authenticator.authenticate(KEY)
     for number in range(30):
         await refused(authenticator, f"zap_live_{number:055d}")

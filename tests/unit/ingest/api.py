@@ -50,7 +50,7 @@ class Auth:
         self.error = INVALID_KEY
         self.slow_s = 0.0
 
-    def cached(self, _: str) -> Principal | None:
+    def cached(self, _: str, address: str | None = None) -> Principal | None:
         return self.principal if self.known else None
 
     async def authenticate(self, _: str, address: str | None = None) -> Principal:

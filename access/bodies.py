@@ -1,0 +1,46 @@
+"""Small JSON bodies of routes: read with a limit in bytes and in time, decoded into a type, refused as problems."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, TypeVar
+
+import msgspec
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from schemas.problems import BODY_TOO_LARGE, INVALID_REQUEST, MALFORMED_JSON, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE, ProblemError
+
+BODY_BYTES_MAX: Final = 16_384
+_BODY_TIMEOUT_S: Final = 10.0
+
+T = TypeVar("T")
+
+
+async def read_json(request: Request) -> bytes:
+    """The body, for routes that run in threads and cannot read it themselves. Raises problems."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body with `Content-Type: application/json`.")
+    body = b""
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > BODY_BYTES_MAX:
+                    detail = f"The body may have {BODY_BYTES_MAX} bytes."
+                    raise ProblemError(BODY_TOO_LARGE, detail, headers={"Connection": "close"})
+    except (TimeoutError, ClientDisconnect):
+        raise ProblemError(
+            REQUEST_TIMEOUT, "The body did not arrive in time; nothing was changed.", headers={"Connection": "close"}
+        ) from None
+    return body
+
+
+def decoded(body: bytes, kind: type[T]) -> T:
+    """Raises the problems `invalid-request` and `malformed-json`."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise ProblemError(INVALID_REQUEST, f"{error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProblemError(MALFORMED_JSON, f"The body cannot be read: {error}.") from None

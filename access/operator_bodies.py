@@ -1,0 +1,89 @@
+"""What the operator API takes and how its answers look: types for decoding, their JSON Schema and examples for the documentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, cast
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from access import api_keys, keys, organizations
+from access.organizations import Change
+from access.times import Time, unix_ms
+from schemas.events import Mode
+from schemas.problems import INVALID_REQUEST, ProblemError
+
+Plan = Literal["free", "starter", "pro", "enterprise"]
+Name = Annotated[str, Meta(min_length=1, max_length=organizations.NAME_CHARS_MAX)]
+RateLimit = Annotated[int, Meta(ge=1, le=organizations.RATE_LIMIT_MAX, description="Events a minute; null is the plan's.")]
+
+
+class NewOrganization(Struct, forbid_unknown_fields=True):
+    name: Name
+    plan: Plan = "free"
+    rate_limit_per_minute: RateLimit | None = None
+
+
+class OrganizationChange(Struct, forbid_unknown_fields=True):
+    """What is left out stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    plan: Plan | UnsetType = UNSET
+    rate_limit_per_minute: RateLimit | UnsetType | None = UNSET
+    suspended: bool | UnsetType = UNSET
+
+    def change(self) -> Change:
+        return cast(Change, {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET})
+
+
+class NewKey(Struct, forbid_unknown_fields=True):
+    """At most one of `expires_at` and `expires_in_s`; with neither the key does not expire."""
+
+    name: Name
+    scopes: Annotated[list[keys.Scope], Meta(min_length=1, max_length=len(keys.SCOPES))]
+    mode: Mode = "live"
+    expires_at: Time | None = None
+    expires_in_s: Annotated[int, Meta(ge=1, le=api_keys.LIFETIME_S_MAX)] | None = None
+
+    def expires_at_ms(self, now_ms: int) -> int | None:
+        """Raises the problem `invalid-request`."""
+        if self.expires_at is not None and self.expires_in_s is not None:
+            raise ProblemError(INVALID_REQUEST, "Send expires_at or expires_in_s, not both.")
+        if self.expires_at is not None:
+            return unix_ms(self.expires_at)
+        return None if self.expires_in_s is None else now_ms + self.expires_in_s * 1000
+
+
+class Rotation(Struct, forbid_unknown_fields=True):
+    overlap_s: Annotated[int, Meta(ge=0, le=api_keys.OVERLAP_S_MAX, description="How long the old key goes on working.")] = (
+        api_keys.OVERLAP_S_DEFAULT
+    )
+
+
+def taken(kind: type[Struct], example: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI's `requestBody` for a type."""
+    schema = msgspec.json.schema(kind)
+    inlined = {name: value for name, value in schema["$defs"][kind.__name__].items() if name != "title"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined, "example": example}}}}
+
+
+def answered(status: int, description: str, example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for an answer."""
+    return {status: {"description": description, "content": {"application/json": {"schema": {"type": "object"}, "example": example}}}}
+
+
+ORGANIZATION: Final[dict[str, Any]] = {
+    "id": "org_01a20b40-1000-7000-8000-000000000001", "name": "Acme", "plan": "pro", "rate_limit_per_minute": None, "suspended": False,
+}  # fmt: skip
+KEY: Final[dict[str, Any]] = {
+    "id": "key_01a20b40-1000-7000-8000-000000000003", "organization": ORGANIZATION["id"], "mode": "live", "name": "shop",
+    "prefix": "zap_live_3Kd", "scopes": ["events:write"], "state": "active", "created_at": "2026-11-24T02:31:23.155Z",
+    "expires_at": None, "last_used_at": "2026-11-24T09:12:00.020Z", "revoked_at": None, "rotated_from": None, "rotated_to": None,
+}  # fmt: skip
+SHOWN_ONCE: Final = "zap_live_3Kd… (64 characters, shown this once)"
+NEW_KEY: Final[dict[str, Any]] = {"name": "shop", "scopes": ["events:write"], "mode": "live", "expires_in_s": 7_776_000}
+AUDIT: Final[dict[str, Any]] = {
+    "id": 41, "at": "2026-11-24T02:31:23.155Z", "actor": "operator:opr_01a20b40-1000-7000-8000-000000000009",
+    "action": "organization.updated", "organization": ORGANIZATION["id"], "target": ORGANIZATION["id"],
+    "detail": {"before": {"plan": "free"}, "after": {"plan": "pro"}},
+}  # fmt: skip

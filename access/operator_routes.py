@@ -1,0 +1,259 @@
+"""The operator API: organizations, keys and the audit log over HTTP, for operators' tokens only.
+
+Routes are plain functions, which FastAPI runs in threads: they share the synchronous functions of the control plane with the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import Response
+from fastapi.security import HTTPBearer
+
+from access import api_keys, audit, keys, organizations
+from access.bodies import decoded, read_json
+from access.http import problem_responses
+from access.operator_bodies import (
+    AUDIT,
+    KEY,
+    NEW_KEY,
+    ORGANIZATION,
+    SHOWN_ONCE,
+    NewKey,
+    NewOrganization,
+    OrganizationChange,
+    Rotation,
+    answered,
+    taken,
+)
+from access.operator_desk import OperatorDesk
+from access.times import iso
+from runtime.clock import Clock
+from schemas import ids, problems
+
+Body = Annotated[bytes, Depends(read_json)]
+OrganizationPath = Annotated[str, Path(pattern=ids.ORGANIZATION_ID_PATTERN)]
+KeyPath = Annotated[str, Path(pattern=ids.API_KEY_ID_PATTERN)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+After = Annotated[str, Query(max_length=64, description="A `next_after`: the last id of the page before.")]
+
+_ROW_ID_MAX: Final = 2**63 - 1
+_ADMISSION: Final = (
+    problems.MISSING_OPERATOR_TOKEN,
+    problems.INVALID_OPERATOR_TOKEN,
+    problems.FORBIDDEN,
+    problems.RATE_LIMITED,
+    problems.UNAVAILABLE,
+)
+_BODY: Final = (
+    problems.MALFORMED_JSON,
+    problems.INVALID_REQUEST,
+    problems.UNSUPPORTED_MEDIA_TYPE,
+    problems.BODY_TOO_LARGE,
+    problems.REQUEST_TIMEOUT,
+)
+_BEARER: Final = HTTPBearer(auto_error=False, scheme_name="operator", description="`zap_op_…`, from `triggers operator create`.")
+
+
+def router(desk: OperatorDesk, clock: Clock) -> APIRouter:
+    """The routes. No route is reached without a valid token: it is asked for before anything else of the request is looked at."""
+
+    def admit(request: Request) -> None:
+        request.state.actor = desk.admit(request).actor
+
+    routes = APIRouter(
+        prefix="/operator", tags=["operators"], dependencies=[Depends(_BEARER), Depends(admit)], responses=problem_responses(*_ADMISSION)
+    )
+    _organizations(routes, desk, clock)
+    _keys_of_organizations(routes, desk, clock)
+    _keys(routes, desk, clock)
+    _audit(routes, desk)
+    return routes
+
+
+def _organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
+    @routes.post(
+        "/organizations",
+        summary="Create an organization",
+        status_code=201,
+        responses={**answered(201, "Created", ORGANIZATION), **problem_responses(*_BODY)},
+        openapi_extra=taken(NewOrganization, {"name": "Acme", "plan": "pro"}),
+    )
+    def create_organization(request: Request, body: Body) -> Response:
+        new = decoded(body, NewOrganization)
+        organization = ids.organization_id(clock.now_ms(), os.urandom(ids.RANDOM_BYTES))
+        with desk.control() as connection:
+            made = organizations.create(connection, organization, **msgspec.structs.asdict(new), actor=_actor(request))
+        return _json(made._asdict(), 201, location=f"/operator/organizations/{made.id}")
+
+    @routes.get(
+        "/organizations",
+        summary="List organizations, oldest first",
+        responses=answered(200, "A page", {"organizations": [ORGANIZATION], "next_after": None}),
+    )
+    def list_organizations(limit: Limit = 100, after: After = "") -> Response:
+        with desk.control() as connection:
+            found = organizations.page(connection, after=_safe(after), limit=limit + 1)
+        return _json(_page("organizations", [made._asdict() for made in found], limit))
+
+    @routes.get(
+        "/organizations/{organization}",
+        summary="One organization",
+        responses={**answered(200, "The organization", ORGANIZATION), **problem_responses(problems.NOT_FOUND)},
+    )
+    def get_organization(organization: OrganizationPath) -> Response:
+        with desk.control() as connection:
+            return _json(organizations.get(connection, organization)._asdict())
+
+    @routes.patch(
+        "/organizations/{organization}",
+        summary="Change its name, plan or rate limit, suspend or resume it",
+        responses={
+            **answered(200, "As it is now, and when every API process has seen it", {**ORGANIZATION, "effective": "now"}),
+            **problem_responses(problems.NOT_FOUND, *_BODY),
+        },
+        openapi_extra=taken(OrganizationChange, {"plan": "enterprise", "suspended": False}),
+    )
+    def change_organization(request: Request, organization: OrganizationPath, body: Body) -> Response:
+        change = decoded(body, OrganizationChange).change()
+        with desk.control() as connection:
+            made, version = organizations.update(connection, organization, change, actor=_actor(request))
+        return _json({**made._asdict(), "effective": desk.tell(version)})
+
+
+def _keys_of_organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
+    @routes.post(
+        "/organizations/{organization}/keys",
+        summary="Create an API key; it is shown this once",
+        status_code=201,
+        responses={
+            **answered(201, "Created", {**KEY, "key": SHOWN_ONCE}),
+            **problem_responses(problems.NOT_FOUND, *_BODY),
+        },
+        openapi_extra=taken(NewKey, NEW_KEY),
+    )
+    def create_key(request: Request, organization: OrganizationPath, body: Body) -> Response:
+        new, now_ms = decoded(body, NewKey), clock.now_ms()
+        with desk.control() as connection:
+            made, text = api_keys.create(
+                connection,
+                ids.api_key_id(now_ms, os.urandom(ids.RANDOM_BYTES)),
+                organization=organization,
+                mode=new.mode,
+                name=new.name,
+                scopes=new.scopes,
+                random=os.urandom(keys.RANDOM_BYTES),
+                expires_at_ms=new.expires_at_ms(now_ms),
+                actor=_actor(request),
+            )
+        return _json({**made.shown(now_ms), "key": text}, 201, location=f"/operator/keys/{made.id}")
+
+    @routes.get(
+        "/organizations/{organization}/keys",
+        summary="List an organization's keys, oldest first",
+        responses={**answered(200, "A page", {"keys": [KEY], "next_after": None}), **problem_responses(problems.NOT_FOUND)},
+    )
+    def list_keys(organization: OrganizationPath, limit: Limit = 100, after: After = "") -> Response:
+        with desk.control() as connection:
+            organizations.get(connection, organization)
+            found = api_keys.page(connection, organization, after=_safe(after), limit=limit + 1)
+        return _json(_page("keys", [key.shown(clock.now_ms()) for key in found], limit))
+
+
+def _keys(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
+    @routes.get(
+        "/keys/{key}",
+        summary="One API key",
+        responses={**answered(200, "The key, never its text", KEY), **problem_responses(problems.NOT_FOUND)},
+    )
+    def get_key(key: KeyPath) -> Response:
+        with desk.control() as connection:
+            return _json(api_keys.get(connection, key).shown(clock.now_ms()))
+
+    @routes.delete(
+        "/keys/{key}",
+        summary="Revoke an API key",
+        responses={
+            **answered(200, "Revoked, and when every API process has seen it", {**KEY, "state": "revoked", "effective": "now"}),
+            **problem_responses(problems.NOT_FOUND),
+        },
+    )
+    def revoke_key(request: Request, key: KeyPath) -> Response:
+        with desk.control() as connection:
+            version = api_keys.revoke(connection, key, actor=_actor(request))
+            revoked = api_keys.get(connection, key)
+        return _json({**revoked.shown(clock.now_ms()), "effective": desk.tell(version)})
+
+    @routes.post(
+        "/keys/{key}/rotate",
+        summary="A new key in place of an old one, which goes on working for a while",
+        status_code=201,
+        responses={
+            **answered(
+                201,
+                "The new key, shown this once; the old one; when every API process has seen it",
+                {"new": {**KEY, "key": SHOWN_ONCE}, "old": {**KEY, "state": "expiring"}, "effective": "now"},
+            ),
+            **problem_responses(problems.NOT_FOUND, problems.NOT_POSSIBLE, *_BODY),
+        },
+        openapi_extra=taken(Rotation, {"overlap_s": api_keys.OVERLAP_S_DEFAULT}),
+    )
+    def rotate_key(request: Request, key: KeyPath, body: Body) -> Response:
+        rotation, now_ms = decoded(body, Rotation), clock.now_ms()
+        with desk.control() as connection:
+            done = api_keys.rotate(
+                connection,
+                key,
+                ids.api_key_id(now_ms, os.urandom(ids.RANDOM_BYTES)),
+                overlap_s=rotation.overlap_s,
+                random=os.urandom(keys.RANDOM_BYTES),
+                actor=_actor(request),
+            )
+        document = {
+            "new": {**done.new.shown(now_ms), "key": done.text},
+            "old": done.old.shown(now_ms),
+            "effective": desk.tell(done.version),
+        }
+        return _json(document, 201, location=f"/operator/keys/{done.new.id}")
+
+
+def _audit(routes: APIRouter, desk: OperatorDesk) -> None:
+    @routes.get(
+        "/audit",
+        summary="Who changed what, newest first",
+        responses=answered(200, "A page", {"entries": [AUDIT], "next_before": None}),
+    )
+    def read_audit(
+        organization: Annotated[str | None, Query(pattern=ids.ORGANIZATION_ID_PATTERN)] = None,
+        before: Annotated[int, Query(ge=1, le=_ROW_ID_MAX, description="A `next_before`: the last id of the page before.")] = _ROW_ID_MAX,
+        limit: Limit = 100,
+    ) -> Response:
+        with desk.control() as connection:
+            found = audit.page(connection, organization, before=before, limit=limit + 1)
+        entries = [{"id": entry.id, "at": iso(entry.at_ms), **dict(list(entry._asdict().items())[2:])} for entry in found[:limit]]
+        return _json({"entries": entries, "next_before": entries[-1]["id"] if len(found) > limit else None})
+
+
+def _actor(request: Request) -> str:
+    actor: str = request.state.actor
+    return actor
+
+
+def _safe(after: str) -> str:
+    """Raises the problem `invalid-parameter` for what PostgreSQL cannot hold."""
+    if not after.isascii() or not (after.isprintable()):
+        raise problems.ProblemError(problems.INVALID_PARAMETER, "after: Send the `next_after` of a page.")
+    return after
+
+
+def _page(name: str, rows: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """`rows` holds one more than `limit` if there is another page."""
+    return {name: rows[:limit], "next_after": rows[limit - 1]["id"] if len(rows) > limit else None}
+
+
+def _json(document: dict[str, Any], status: int = 200, *, location: str | None = None) -> Response:
+    headers = {"Cache-Control": "no-store"} if location is None else {"Cache-Control": "no-store", "Location": location}
+    return Response(msgspec.json.encode(document), status, headers, "application/json")
