@@ -98,7 +98,10 @@ def draft(
 
 
 def check_json(body: bytes, *, around: int = 0) -> None:
-    """`around`: see `schemas.strict.check`. Raises the problems `malformed-json` and, for JSON that is not taken, `invalid-event` with its `reason`."""
+    """`around`: see `schemas.strict.check`.
+
+    Raises the problems `malformed-json` and, for JSON that is not taken, `invalid-event` with its `reason`.
+    """
     try:
         strict.check(body, around=around)
     except strict.NotStrict as error:

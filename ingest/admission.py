@@ -287,7 +287,8 @@ class Admission:
 def _first_of_each_key(ready: dict[int, _Ready]) -> tuple[list[int], list[int]]:
     """(places of the first event of each dedup key and of those without one, places of the others), in order."""
     seen: set[str] = set()
-    first, later = [], []
+    first: list[int] = []
+    later: list[int] = []
     for place, item in ready.items():
         (later if item.name in seen else first).append(place)
         if item.name is not None:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from access.http import context_of, install, problem_body, problem_headers, problem_responses
+from access.http import context_of, install, problem_body, problem_headers
 from ingest import openapi
 from ingest.edge import Endpoint, Receive, Scope, Send, send_whole
 from runtime.clock import Clock
@@ -117,7 +117,10 @@ def create_app(
     version: str,
     background: Callable[[], AbstractAsyncContextManager[None]],
 ) -> Front:
-    """The ASGI application. `hot`: endpoints by path, for POST. `background` is what runs beside requests, from before the first to after the last."""
+    """The ASGI application. `hot`: endpoints by path, for POST.
+
+    `background` is what runs beside requests, from before the first to after the last.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

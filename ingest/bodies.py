@@ -14,9 +14,9 @@ from ingest.formats import Coding
 from schemas.problems import BODY_TOO_LARGE, INVALID_BODY, ProblemError
 
 if sys.version_info >= (3, 14):
-    from compression import zstd
+    from compression import zstd as zstd  # noqa: PLC0414 - one name for both, also for the tests
 else:
-    from backports import zstd
+    from backports import zstd as zstd  # noqa: PLC0414
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

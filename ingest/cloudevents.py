@@ -67,7 +67,7 @@ def structured(body: bytes, *, payload_bytes_max: int) -> Draft:
 
 def binary(body: bytes, headers: RawHeaders, content_type: str | None, *, payload_bytes_max: int) -> Draft:
     """One event whose attributes are headers and whose data is the body (CloudEvents HTTP Protocol Binding 1.0, section 3.1)."""
-    found: dict[str, Attribute] = {}
+    found: dict[str, Attribute | None] = {}
     for raw_name, raw_value in headers:
         if raw_name.startswith(PREFIX):
             name = raw_name[len(PREFIX) :].decode("latin-1")
@@ -118,7 +118,7 @@ def _draft(attributes: Mapping[str, Attribute], content_type: str, payload: byte
     )
 
 
-def _attributes(found: dict[str, Attribute | None]) -> dict[str, Attribute]:
+def _attributes(found: Mapping[str, Attribute | None]) -> dict[str, Attribute]:
     """The context attributes, checked. One that is null is one that is absent (JSON Event Format section 2.2)."""
     attributes = {name: value for name, value in found.items() if value is not None}
     if attributes.get("specversion") != _SPECVERSION:
@@ -134,8 +134,8 @@ def _attributes(found: dict[str, Attribute | None]) -> dict[str, Attribute]:
         raise invalid("datacontenttype", f"must be a media type such as {JSON_CONTENT_TYPE}")
     check_text("datacontenttype", str(attributes.get("datacontenttype", JSON_CONTENT_TYPE)), _CONTENT_TYPE_CHARS_MAX)
     if len(attributes) > _ATTRIBUTES_MAX or sum(len(name) + len(str(value)) for name, value in attributes.items()) > _ATTRIBUTES_CHARS_MAX:
-        detail = f"A CloudEvent may have {_ATTRIBUTES_MAX} attributes of {_ATTRIBUTES_CHARS_MAX} characters together. Put the rest into its data."
-        raise ProblemError(INVALID_EVENT, detail)
+        limit = f"{_ATTRIBUTES_MAX} attributes of {_ATTRIBUTES_CHARS_MAX} characters together"
+        raise ProblemError(INVALID_EVENT, f"A CloudEvent may have {limit}. Put the rest into its data.")
     return attributes
 
 

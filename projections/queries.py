@@ -22,7 +22,10 @@ class Owner(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One inbox event. `payload` is the slice as sent, with `base64` a JSON string of what is no JSON; `delivery` its status over all endpoints, `acknowledged` once acked."""
+    """One inbox event. `payload` is the slice as sent, with `base64` a JSON string of what is no JSON.
+
+    `delivery` is its status over all endpoints, `acknowledged` once acked.
+    """
 
     generation: int
     position: int

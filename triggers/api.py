@@ -16,13 +16,16 @@ import psycopg_pool
 
 from access.auth import Authenticator
 from access.epoch import epoch_key
+from access.limits import Limiter
 from access.operator_desk import OperatorDesk
 from access.operator_routes import router as operator_router
 from access.secrets import Keyring
+from ingest.admission import Admission
 from ingest.app import Front, Readiness, create_app
 from ingest.append import Appender
+from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservations
-from ingest.routes import PostEvents
+from ingest.routes import PostBatch, PostEvents
 from projections.pending import PendingLook
 from projections.reading import Reading
 from projections.routes import router
@@ -49,7 +52,8 @@ def make_api(settings: Settings) -> Front:
 
     appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
     reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
-    post_events = PostEvents(ingest, clock, authenticator, tick, reservations, appender)
+    admission = Admission(ingest, clock, authenticator, Limiter(tick, clock), Catalogue(), reservations, appender)
+    hot = {"/events": PostEvents(ingest, clock, admission), "/events/batch": PostBatch(ingest, clock, admission)}
     reading = Reading(
         connections,
         lambda: appender.bus,
@@ -106,7 +110,7 @@ def make_api(settings: Settings) -> Front:
     return create_app(
         settings.api,
         clock,
-        post_events,
+        hot,
         readiness,
         [router(reading, authenticator.request, clock), operator_router(desk, clock)],
         version=version("triggers-on-kafka"),

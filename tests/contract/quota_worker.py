@@ -16,7 +16,7 @@ from schemas.ids import OrganizationId
 
 async def main() -> None:
     now_ms = 0
-    redis = RedisSettings(url=sys.argv[1], timeout_s=5.0)  # type: ignore[arg-type]  # pydantic makes a SecretStr of it
+    redis = RedisSettings(url=sys.argv[1], timeout_s=5.0)
     tick = RedisTick(redis, SYSTEM, watch="test:epoch", on_watched=lambda _: None)
     limiter = Limiter(tick, SYSTEM, now_ms=lambda: now_ms)
     while line := await asyncio.to_thread(sys.stdin.readline):

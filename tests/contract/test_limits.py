@@ -69,9 +69,9 @@ def in_redis(client: redis.Redis, span: int) -> Take:
     name, script = f"test:quota:{os.urandom(6).hex()}", client.register_script(SCRIPT)
 
     def take(now_ms: int, limit: int, asked: int) -> tuple[int, int, int]:
-        granted, left, reset_ms = script(keys=[name], args=[limit, asked, span, BUCKET_MS, now_ms])  # type: ignore[misc]
+        granted, left, reset_ms = script(keys=[name], args=[limit, asked, span, BUCKET_MS, now_ms])
         assert client.hlen(name) <= span + 4
-        assert 0 < client.pttl(name) <= (span + 2) * BUCKET_MS  # type: ignore[operator]
+        assert 0 < client.pttl(name) <= (span + 2) * BUCKET_MS
         return granted, left, reset_ms
 
     return take
@@ -205,7 +205,7 @@ async def test_without_redis_the_process_goes_on_from_what_it_granted_with_it(se
 
 async def test_a_redis_that_cannot_be_reached_costs_one_time_out_and_no_answer() -> None:
     away = RedisTick(
-        RedisSettings(url="redis://127.0.0.1:1/0", timeout_s=0.2),  # type: ignore[arg-type]  # pydantic makes a SecretStr of it
+        RedisSettings(url="redis://127.0.0.1:1/0", timeout_s=0.2),
         SYSTEM, watch="test:epoch", on_watched=lambda _: None,
     )  # fmt: skip
     limiter, one = Limiter(away, SYSTEM), principal(3)

@@ -9,12 +9,13 @@ from standardwebhooks import Webhook
 
 from delivery.sign import body, headers
 from schemas import codec
+from schemas.events import Accepted
 from schemas.ids import EventId
 
 EXAMPLES = files("schemas") / "examples" / "events.accepted"
 
 
-def accepted(name: str) -> codec.Accepted:
+def accepted(name: str) -> Accepted:
     return codec.accepted.decode((EXAMPLES / name).read_bytes())
 
 

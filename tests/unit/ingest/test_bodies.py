@@ -4,6 +4,7 @@ import gzip
 import tracemalloc
 import zlib
 from collections.abc import MutableMapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ LIMIT = 300_000
 
 async def read(sent: bytes, coding: Coding, cuts: list[int] | None = None, headers: Any = (), bytes_max: int = LIMIT) -> bytes:
     edges = sorted({0, len(sent), *(cut % (len(sent) + 1) for cut in cuts or [])})
-    parts = [sent[a:b] for a, b in zip(edges, edges[1:], strict=False)] or [b""]
+    parts = [sent[a:b] for a, b in pairwise(edges)] or [b""]
 
     async def receive() -> MutableMapping[str, Any]:
         return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
@@ -96,7 +97,7 @@ async def test_deflate_named_gzip_is_400() -> None:
 
 
 async def test_a_window_beyond_what_every_decoder_supports_is_400() -> None:
-    options = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.content_size_flag: 0}
+    options: dict[int, int] = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.content_size_flag: 0}
     compressor = zstd.ZstdCompressor(options=options)
     sent = compressor.compress(b"x" * 10) + compressor.flush()
     assert await refused(sent, "zstd") == "invalid-body"

@@ -8,6 +8,7 @@ from importlib.resources import files
 import pytest
 
 from projections import inbox
+from projections.fold import Fold
 from projections.folds import FOLDS
 from schemas import codec
 from schemas.keys import record_key
@@ -22,7 +23,7 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("fold", "value"), GOLDEN)
-def test_every_golden_message_is_folded_and_none_is_parked(fold: inbox.Fold, value: bytes) -> None:
+def test_every_golden_message_is_folded_and_none_is_parked(fold: Fold, value: bytes) -> None:
     document = json.loads(value)
     organization = document.get("organization") or document["event"]["organization"]
     decoded = fold.decode(0, [Record(7, 1_000, record_key(organization), value, ())])
