@@ -196,7 +196,9 @@ class Authenticator:
             if found is None:
                 found = await self._from_postgres(key, hashed)
             if self._changes == before:
-                self._cache.remember(hashed, found, self._clock.monotonic_s())
+                # A refusal makes no round trip that would show a new epoch, so a suspension is asked for each time and ends at once.
+                reuse = found is None or not found.suspended
+                self._cache.remember(hashed, found, self._clock.monotonic_s(), reuse=reuse)
                 return found
         raise _unavailable()
 

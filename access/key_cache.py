@@ -42,8 +42,8 @@ class KeyCache(Generic[P]):
         """Whether the last look-up of this process found the key, however long ago. Says nothing about now."""
         return hashed in self._once_valid
 
-    def remember(self, hashed: bytes, principal: P | None, now_s: float) -> None:
-        """The outcome of a look-up. What is full is emptied: it fills again by itself."""
+    def remember(self, hashed: bytes, principal: P | None, now_s: float, *, reuse: bool = True) -> None:
+        """The outcome of a look-up; without `reuse` only that the key was valid. What is full is emptied: it fills again by itself."""
         if principal is None:
             self._once_valid.pop(hashed, None)
             if len(self._unknown_until_s) >= CACHED_MAX:
@@ -53,8 +53,9 @@ class KeyCache(Generic[P]):
         for held in (self._valid, self._once_valid):
             if len(held) >= CACHED_MAX and hashed not in held:
                 held.clear()
-        self._valid[hashed] = _Cached(principal, now_s + self._valid_s)
         self._once_valid[hashed] = None
+        if reuse:
+            self._valid[hashed] = _Cached(principal, now_s + self._valid_s)
 
     def clear(self) -> None:
         """Forget what may have changed. Which keys were valid once stays: it decides nothing but whether a key is looked up."""

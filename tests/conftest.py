@@ -23,6 +23,9 @@ TEST_ENVIRONMENT = {
     "TRIGGERS_KAFKA__SESSION_TIMEOUT_S": "6",
     "TRIGGERS_KAFKA__HEARTBEAT_INTERVAL_S": "1",
     "TRIGGERS_TELEMETRY__LOG_EVENTS": "true",
+    "TRIGGERS_ACCESS__LAST_USED_INTERVAL_S": "0.5",
+    # All tests share one address, and some ask with wrong keys on purpose.
+    "TRIGGERS_ACCESS__FAILED_KEYS_PER_MINUTE_MAX": "300",
 }
 
 

@@ -77,7 +77,8 @@ def organization(run: Command) -> str:
 
 
 def test_scripts_get_json_for_every_step_from_an_organization_to_an_endpoint(run: Command, organization: str) -> None:
-    assert {"id": organization, "name": "Acme", "plan": "pro", "rate_limit_per_minute": None} in answer(run("org", "list", "--json"))
+    made = {"id": organization, "name": "Acme", "plan": "pro", "rate_limit_per_minute": None, "suspended": False}
+    assert made in answer(run("org", "list", "--json"))
     key = answer(run("key", "create", organization, "--mode", "test", "--scope", "inbox:read", "--json"))
     assert key["key"].startswith("zap_test_")
     assert (key["organization"], key["mode"], key["scopes"]) == (organization, "test", ["inbox:read"])
@@ -152,6 +153,67 @@ def test_a_revoke_changes_the_epoch_that_cached_keys_are_bound_to_each_time(
     assert revoked(settings_here, key)
 
 
+def test_a_key_is_shown_rotated_and_listed_with_its_state(run: Command, organization: str) -> None:
+    key = answer(run("key", "create", organization, "--expires-in", "90d", "--name", "shop", "--json"))
+    assert (key["state"], key["scopes"]) == (
+        "active",
+        ["events:write", "inbox:read", "inbox:ack", "endpoints:manage", "event_types:manage"],
+    )
+    assert answer(run("key", "show", key["id"], "--json")) == {name: value for name, value in key.items() if name != "key"}
+    turned = answer(run("key", "rotate", key["id"], "--overlap", "2h", "--json"))
+    assert turned["key"] not in (key["key"], None)
+    assert (turned["name"], turned["rotated_from"], turned["effective"]) == ("shop", key["id"], "now")
+    old = answer(run("key", "show", key["id"], "--json"))
+    assert (old["state"], old["rotated_to"], old["expires_at"]) == ("expiring", turned["id"], turned["old_ends_at"])
+    dated = answer(run("key", "create", organization, "--expires-at", "2031-01-31T01:00:00+01:00", "--json"))
+    assert dated["expires_at"] == "2031-01-31T00:00:00.000Z"
+    run("key", "revoke", dated["id"])
+    listed = answer(run("key", "list", "--organization", organization, "--json"))
+    assert [(row["id"], row["state"]) for row in listed] == [(key["id"], "expiring"), (turned["id"], "active"), (dated["id"], "revoked")]
+    shown = run("key", "list", "--organization", organization).stdout.splitlines()
+    assert "state" in shown[0].split()
+    assert len(shown) == 4
+
+
+def test_what_changes_a_cached_key_changes_the_epoch(run: Command, organization: str, settings_here: Settings) -> None:
+    key = answer(run("key", "create", organization, "--json"))["id"]
+    with redis.Redis.from_url(settings_here.redis.url.get_secret_value()) as client:
+        seen = {client.get(epoch_key())}
+        for command in (
+            ("key", "rotate", key),
+            ("org", "suspend", organization),
+            ("org", "resume", organization),
+            ("org", "update", organization, "--plan", "free", "--rate-limit", "7"),
+        ):
+            assert answer(run(*command, "--json"))["effective"] == "now"
+            epoch = client.get(epoch_key())
+            assert isinstance(epoch, bytes)
+            assert epoch.split(b":")[0] == str(version(settings_here)).encode()
+            seen.add(epoch)
+    assert len(seen) == 5
+
+
+def test_an_organization_is_updated_suspended_and_resumed(run: Command, organization: str) -> None:
+    changed = answer(run("org", "update", organization, "--name", "Acme & Sons", "--rate-limit", "7", "--json"))
+    assert (changed["name"], changed["plan"], changed["rate_limit_per_minute"]) == ("Acme & Sons", "pro", 7)
+    assert answer(run("org", "update", organization, "--plan-rate-limit", "--json"))["rate_limit_per_minute"] is None
+    assert answer(run("org", "suspend", organization, "--json"))["suspended"] is True
+    away = answer(run("org", "resume", organization, "--json", TRIGGERS_REDIS__URL=f"redis://{UNREACHABLE}/0"))
+    assert away["suspended"] is False
+    assert away["effective"].startswith("within 5 s (Redis was not told")
+
+
+def test_an_operators_token_is_shown_once(run: Command) -> None:
+    made = answer(run("operator", "create", "Ada", "--json"))
+    assert made["token"].startswith("zap_op_")
+    (listed,) = [row for row in answer(run("operator", "list", "--json")) if row["id"] == made["id"]]
+    assert listed == {name: value for name, value in made.items() if name != "token"}
+    assert answer(run("operator", "revoke", made["id"], "--json")) == {"id": made["id"], "revoked": "now"}
+    (listed,) = [row for row in answer(run("operator", "list", "--json")) if row["id"] == made["id"]]
+    assert listed["state"] == "revoked"
+    assert made["token"] not in run("operator", "list").stdout
+
+
 @pytest.mark.parametrize("url", [f"redis://{UNREACHABLE}/0", "nonsense", "redis://127.0.0.1:port/0", "silent"])
 def test_a_revoke_that_cannot_tell_redis_holds_and_says_that_it_takes_seconds(
     run: Command, organization: str, settings_here: Settings, url: str
@@ -180,6 +242,17 @@ def test_a_revoke_that_cannot_tell_redis_holds_and_says_that_it_takes_seconds(
         (["org", "create", "x", "--rate-limit", "99999999999"], {}, "the rate limit must be"),
         (["key", "create", "org_none"], {}, "`triggers org list` shows them"),
         (["key", "revoke", "key_none"], {}, "`triggers key list` shows them"),
+        (["key", "create", "org_none", "--expires-in", "soon"], {}, "a number and one of s, m, h, d, w"),
+        (["key", "create", "org_none", "--expires-at", "tomorrow"], {}, "must have its zone"),
+        (["key", "create", "org_none", "--expires-at", "2031-01-01T00:00:00Z", "--expires-in", "1d"], {}, "not both"),
+        (["key", "show", "key_none"], {}, "`triggers key list` shows them"),
+        (["key", "rotate", "key_none"], {}, "`triggers key list` shows them"),
+        (["key", "rotate", "key_none", "--overlap", "999d"], {}, "the overlap must be"),
+        (["org", "suspend", "org_none"], {}, "`triggers org list` shows them"),
+        (["org", "update", "org_none"], {}, "say what is to change"),
+        (["org", "update", "org_none", "--rate-limit", "1", "--plan-rate-limit"], {}, "not both"),
+        (["operator", "create", "\x1b"], {}, "the name must have"),
+        (["operator", "revoke", "opr_none"], {}, "`triggers operator list` shows them"),
         (["endpoint", "add", "org_none", "https://x.example/"], {}, "`triggers org list` shows them"),
         (["endpoint", "add", "org_none", "ftp://x.example/"], {}, "must start with https://"),
         (["endpoint", "add", "org_none", "http://x.example/"], {"TRIGGERS_DELIVERY__ALLOW_INSECURE_ENDPOINTS": "false"}, "must start with https://"),

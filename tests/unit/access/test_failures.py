@@ -59,7 +59,7 @@ def test_ipv6_counts_by_64_bits_and_ipv4_by_address(one: str, other: str, same: 
 
 def test_addresses_are_bounded_and_the_least_recently_counted_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "ADDRESSES_MAX", 100)
-    attempts = FailedAttempts(Clock(), 2)
+    attempts = FailedAttempts(Clock(), 15)
     attempts.count("kept")
     for number in range(1_000):
         attempts.count(f"192.0.{number // 256}.{number % 256}")

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from access import key_cache, keys
 from access.auth import Authenticator
+from access.epoch import epoch_key
 from runtime.postgres import Pool
 from runtime.redis import RedisTick
 from runtime.settings import AccessSettings, IngestSettings
@@ -159,6 +160,15 @@ async def test_keys_of_a_suspended_organization_are_403_also_from_the_caches_and
     authenticator.on_epoch(None)
     assert await status(authenticator, KEY) == 401
     assert len(authenticator.last_used) == 0
+
+
+async def test_a_resumed_organizations_keys_are_let_in_at_once(authenticator: Authenticator, control: Control) -> None:
+    redis = cast(Redis, authenticator.tick)
+    control.rows[keys.prefix(KEY)] = [row(KEY)._replace(suspended=True)]
+    assert await status(authenticator, KEY) == 403
+    control.rows[keys.prefix(KEY)] = [row(KEY)]
+    redis.data[epoch_key()] = b"7:resumed"
+    assert await status(authenticator, KEY) == 200
 
 
 async def test_a_use_is_noted_wherever_the_key_was_found_and_a_failure_is_not(authenticator: Authenticator, clock: Clock) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -21,9 +21,11 @@ class Database:
     def __init__(self) -> None:
         self.written: list[dict[str, int]] = []
         self.error: Exception | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Database]:
+        self.meanwhile()
         if self.error is not None:
             raise self.error
         yield self
@@ -54,12 +56,11 @@ async def test_what_could_not_be_written_is_kept_and_a_later_use_wins(database: 
     used = LastUsed(clock)
     used.note("a")
     used.note("b")
-    database.error = psycopg.OperationalError("away")
+    clock.now_s += 1
+    database.error, database.meanwhile = psycopg.OperationalError("away"), lambda: used.note("a")
     with pytest.raises(psycopg.OperationalError):
         await used.write(cast(Pool, database))
-    clock.now_s += 1
-    used.note("a")
-    database.error = None
+    database.error, database.meanwhile = None, lambda: None
     await used.write(cast(Pool, database))
     assert database.written == [{"a": 1_001_000, "b": 1_000_000}]
 
