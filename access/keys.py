@@ -23,7 +23,7 @@ PREFIX_CHARS: Final = 12
 #: Bytes of randomness `generate` takes: more than 55 base-62 digits hold, so that the modulo's bias cannot be seen.
 RANDOM_BYTES: Final = 64
 
-SCOPES: Final = ("events:write", "inbox:read", "inbox:ack", "endpoints:manage")
+SCOPES: Final = ("events:write", "inbox:read", "inbox:ack", "endpoints:manage", "event_types:manage")
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FORM: Final = re.compile(r"\Azap_(live|test)_[0-9A-Za-z]{55}\Z")

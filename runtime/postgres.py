@@ -7,7 +7,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from runtime.settings import PostgresSettings
 
@@ -16,6 +16,7 @@ CONTROL_SCHEMA: Final = "control"
 FOLDS_SCHEMA: Final = "folds"
 
 Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
+SyncPool = ConnectionPool[Connection[tuple[Any, ...]]]
 
 
 def connection_arguments(settings: PostgresSettings, *, search_path: str, application: str) -> dict[str, Any]:
@@ -64,3 +65,22 @@ def connect(settings: PostgresSettings, *, search_path: str = CONTROL_SCHEMA, ap
     """One connection for a command line. Raises `psycopg.OperationalError`, and `ValueError` as `connection_arguments`."""
     arguments = connection_arguments(settings, search_path=search_path, application=application)
     return psycopg.connect(arguments.pop("conninfo"), **arguments)
+
+
+def sync_pool(settings: PostgresSettings, *, application: str, size_max: int, search_path: str = CONTROL_SCHEMA) -> SyncPool:
+    """A pool for routes that run in threads: not open yet (`open`, `close`); connections autocommit: a transaction is explicit.
+
+    It holds no connection while nobody asks. Taking one waits at most `connect_timeout_s`, then raises `psycopg_pool.PoolTimeout`.
+    """
+    arguments = connection_arguments(settings, search_path=search_path, application=application)
+    return ConnectionPool(
+        conninfo=arguments.pop("conninfo"),
+        kwargs={**arguments, "autocommit": True},
+        min_size=0,
+        max_size=size_max,
+        timeout=settings.connect_timeout_s,
+        reconnect_timeout=settings.connect_timeout_s,
+        check=ConnectionPool.check_connection,
+        open=False,
+        name=application,
+    )
