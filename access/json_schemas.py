@@ -23,7 +23,9 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 #: Bytes a compiled pattern may take.
 _PATTERN_BYTES_MAX: Final = 100_000
 _MESSAGE_CHARS_MAX: Final = 300
-_NO_PATTERN: Final = "the pattern cannot be taken: it must be a regular expression without look-around and back-references, and not too large"
+_NO_PATTERN: Final = (
+    "the pattern cannot be taken: it must be a regular expression without look-around and back-references, and not too large"
+)
 #: What names something elsewhere or is decided only while validating, and what later drafts dropped but the validator still knows.
 _REFUSED: Final = {
     "$dynamicRef": "use `$ref`", "$dynamicAnchor": "use `$anchor` and `$ref`", "$recursiveRef": "use `$ref`",
@@ -72,7 +74,9 @@ def compile_schema(text: bytes) -> Draft202012Validator:
     try:
         return Draft202012Validator(text.decode(), **_OPTIONS)
     except ValidationError as error:
-        what = _NO_PATTERN if error.message.endswith('is not a "regex"') else f"the schema is not valid: {error.message[:_MESSAGE_CHARS_MAX]}"
+        what = (
+            _NO_PATTERN if error.message.endswith('is not a "regex"') else f"the schema is not valid: {error.message[:_MESSAGE_CHARS_MAX]}"
+        )
         raise SchemaError(what, pointer_of(error.instance_path)) from None
     except ValueError as error:
         raise SchemaError(f"the schema is not valid: {str(error)[:_MESSAGE_CHARS_MAX]}") from None

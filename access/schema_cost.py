@@ -58,9 +58,9 @@ def checks_at_one_place(document: Document) -> int:
         worst, steps = max(worst, checks), steps + len(applied)
         if worst > CHECKS_MAX or steps > _STEPS_MAX:
             raise SchemaError(
-                f"the schema may look at one place of a payload more than {CHECKS_MAX} times: use fewer or smaller `allOf`, `anyOf`, `oneOf`, "
-                "`required` and `enum`, do not refer to the same definition from several of them, and where a schema refers to itself "
-                "let each part of a value be covered once"
+                f"the schema may look at one place of a payload more than {CHECKS_MAX} times: use fewer or smaller `allOf`, `anyOf`, "
+                "`oneOf`, `required` and `enum`, do not refer to the same definition from several of them, and where a schema refers to "
+                "itself let each part of a value be covered once"
             )
         for below in _descend(nodes, applied):
             steps += len(below)
@@ -85,7 +85,11 @@ def _node(document: Document, pointer: str, schema: Schema) -> _Node:
         made.in_place += [(f"{pointer}/{keyword}/{i}", factor) for i in range(len(schema.get(keyword, ())))]
     made.in_place += [(f"{pointer}/dependentSchemas/{token(name)}", factor) for name in schema.get("dependentSchemas", ())]
     made.always += [f"{pointer}/patternProperties/{token(name)}" for name in schema.get("patternProperties", ())]
-    made.always += [f"{pointer}/{keyword}" for keyword in ("contains", "unevaluatedProperties", "unevaluatedItems", "propertyNames") if keyword in schema]
+    made.always += [
+        f"{pointer}/{keyword}"
+        for keyword in ("contains", "unevaluatedProperties", "unevaluatedItems", "propertyNames")
+        if keyword in schema
+    ]
     made.named |= {f"{_NAMES}{name}": f"{pointer}/properties/{token(name)}" for name in schema.get("properties", ())}
     made.named |= {f"{_INDICES}{i}": f"{pointer}/prefixItems/{i}" for i in range(len(schema.get("prefixItems", ())))}
     if "additionalProperties" in schema:
@@ -202,11 +206,11 @@ def _knots(nodes: dict[str, _Node]) -> list[set[str]]:
     finished: list[str] = []
     seen: set[str] = set()
     backwards: dict[str, list[str]] = {pointer: [] for pointer in nodes}
-    for start in nodes:
+    for start, node in nodes.items():
         stack: list[tuple[str, Iterator[str]]] = []
         if start not in seen:
             seen.add(start)
-            stack.append((start, nodes[start].targets()))
+            stack.append((start, node.targets()))
         while stack:
             pointer, targets = stack[-1]
             for target in targets:

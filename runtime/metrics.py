@@ -17,6 +17,8 @@ REQUESTS: Final = Counter("triggers_http_requests", "HTTP requests answered.", (
 REQUEST_SECONDS: Final = Histogram("triggers_http_request_seconds", "From the first byte to the answer.", ("route",), buckets=_FAST)
 APPENDS: Final = Counter("triggers_appends", "Appends to events.ingested by outcome.", ("outcome",))
 KEY_LOOKUPS: Final = Counter("triggers_key_lookups", "API key look-ups by where they were answered.", ("source",))
+SCHEMA_LOADS: Final = Counter("triggers_schema_loads", "Reads of event type schemas from Postgres by what was read.", ("what",))
+SCHEMA_CHECKS: Final = Counter("triggers_schema_checks", "Payloads checked against the schema of their type by outcome.", ("outcome",))
 RESERVATIONS: Final = Counter("triggers_reservations", "Idempotency reservations by outcome.", ("outcome",))
 REDIS_ROUND_TRIPS: Final = Counter("triggers_redis_round_trips", "Redis round trips by outcome.", ("outcome",))
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 
 import psycopg
 import psycopg_pool
 
+from access import epoch, event_type_routes
 from access.auth import Authenticator, epoch_key
 from access.secrets import Keyring
 from ingest.app import Front, Readiness, create_app
@@ -25,7 +27,7 @@ from projections.reading import Reading
 from projections.routes import router
 from runtime.clock import SYSTEM
 from runtime.kafka import Bus
-from runtime.postgres import FOLDS_SCHEMA, pool
+from runtime.postgres import FOLDS_SCHEMA, pool, sync_pool
 from runtime.redis import RedisTick, RedisUnavailable
 from runtime.settings import Settings
 
@@ -37,6 +39,7 @@ def make_api(settings: Settings) -> Front:
     ingest, clock = settings.ingest, SYSTEM
     cursor_key = Keyring.from_setting(settings.master_keys.get_secret_value()).derive(b"cursor")
     connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="api")
+    control = sync_pool(settings.postgres, application="api-control", size_max=event_type_routes.CONCURRENCY)
     authenticator = Authenticator(ingest, clock, connections)
     tick = RedisTick(settings.redis, clock, watch=epoch_key(), on_watched=authenticator.on_epoch)
     authenticator.tick = tick
@@ -80,23 +83,28 @@ def make_api(settings: Settings) -> Front:
     async def background() -> AsyncIterator[None]:
         await appender.start()
         await connections.open()
-        epoch = asyncio.create_task(authenticator.keep_epoch())
+        control.open()
+        keeping = asyncio.create_task(authenticator.keep_epoch())
         try:
             yield
         finally:
-            epoch.cancel()
+            keeping.cancel()
             with suppress(asyncio.CancelledError):
-                await epoch
+                await keeping
             await appender.stop()
             await tick.close()
             await connections.close()
+            await asyncio.to_thread(control.close)
 
     return create_app(
         settings.api,
         clock,
         post_events,
         readiness,
-        [router(reading, authenticator.request, clock)],
+        [
+            router(reading, authenticator.request, clock),
+            event_type_routes.router(control, authenticator.request, partial(epoch.tell_caches, settings.redis), clock),
+        ],
         version=version("triggers-on-kafka"),
         background=background,
     )
