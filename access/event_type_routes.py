@@ -61,10 +61,67 @@ class _PutBody(msgspec.Struct, forbid_unknown_fields=True):
 _put_decoder = msgspec.json.Decoder(_PutBody)
 
 
+class _Desk:
+    """What the routes share: who asks, statements in threads, answers."""
+
+    def __init__(self, pool: SyncPool, authenticate: Authenticate, tell_caches: TellCaches, clock: Clock) -> None:
+        self._pool = pool
+        self._authenticate = authenticate
+        self._tell_caches = tell_caches
+        self._clock = clock
+        self._limiter = anyio.CapacityLimiter(CONCURRENCY)
+
+    async def manager(self, request: Request) -> tuple[Owner, str]:
+        """(whose catalogue, who is named in the audit log). Raises problems."""
+        return _owner(await self._authenticate(request, MANAGE))
+
+    async def reader(self, request: Request) -> Owner:
+        for scope in _READERS:
+            try:
+                return _owner(await self._authenticate(request, scope))[0]
+            except ProblemError as error:
+                if error.problem is not problems.FORBIDDEN:
+                    raise
+        raise ProblemError(problems.FORBIDDEN, f"This API key has none of the scopes {', '.join(_READERS)}. Use a key that has one.")
+
+    async def run(self, ask: Callable[[Connection[Any]], T], *, change: bool = False) -> T:
+        def in_thread() -> T:
+            with self._pool.connection() as connection:
+                return ask(connection)
+
+        try:
+            return await anyio.to_thread.run_sync(in_thread, limiter=self._limiter)
+        except (psycopg.OperationalError, psycopg_pool.PoolTimeout) as error:
+            what = "It is not known whether the change was made: ask, then make it again." if change else "Try again in a moment."
+            raise ProblemError(
+                problems.UNAVAILABLE, f"The event types cannot be reached right now. {what}", headers={"Retry-After": "2"}
+            ) from error
+        except NotThere as error:
+            raise ProblemError(problems.NOT_FOUND, f"{_sentence(error)}.") from None
+        except SchemaError as error:
+            members = {"pointer": error.pointer, "field": "schema"}
+            raise ProblemError(problems.INVALID_REQUEST, f"{_sentence(error)}.", members=members) from None
+        except TooManyChanges as error:
+            raise ProblemError(problems.RATE_LIMITED, f"{_sentence(error)}.", headers={"Retry-After": "60"}) from None
+        except (LimitReached, ValueError) as error:
+            raise ProblemError(problems.INVALID_REQUEST, f"{_sentence(error)}.") from None
+
+    async def told(self, version: int) -> None:
+        """Not being told costs other processes seconds, so the answer does not depend on it."""
+        await anyio.to_thread.run_sync(self._tell_caches, version, limiter=self._limiter)
+
+    def headers(self, request: Request) -> dict[str, str]:
+        return {"X-Request-Id": context_of(request.headers.raw, self._clock).request_id, "Cache-Control": "no-store"}
+
+    def answer(self, request: Request, status: int, document: dict[str, Any], more: dict[str, str] | None = None) -> Response:
+        body = msgspec.json.encode(document)
+        return Response(body, status, {**self.headers(request), **(more or {})}, media_type="application/json")
+
+
 def router(pool: SyncPool, authenticate: Authenticate, tell_caches: TellCaches, clock: Clock) -> APIRouter:
     """The routes. `pool` is open while they serve."""
     routes = APIRouter(tags=["event types"])
-    limiter = anyio.CapacityLimiter(CONCURRENCY)
+    desk = _Desk(pool, authenticate, tell_caches, clock)
 
     @routes.get(
         "/event-types",
@@ -77,10 +134,10 @@ def router(pool: SyncPool, authenticate: Authenticate, tell_caches: TellCaches, 
         limit: Annotated[int, Query(ge=1, le=event_types.PAGE_MAX)] = 100,
         after: Annotated[str, Query(max_length=256, description="The last name of the page before: `next` of its answer.")] = "",
     ) -> Response:
-        owner, _ = await reader(request)
-        page, more = await run(lambda connection: event_types.list_page(connection, owner, after=_text(after), limit=limit))
+        owner = await desk.reader(request)
+        page, more = await desk.run(lambda connection: event_types.list_page(connection, owner, after=_text(after), limit=limit))
         document = {"event_types": [_shown(one, schema=False) for one in page], "next": page[-1].type if more else None}
-        return answer(request, 200, document)
+        return desk.answer(request, 200, document)
 
     @routes.get(
         "/event-types/{event_type}",
@@ -89,9 +146,9 @@ def router(pool: SyncPool, authenticate: Authenticate, tell_caches: TellCaches, 
         openapi_extra=KEY_PARAMETER,
     )
     async def shown(request: Request, event_type: str) -> Response:
-        owner, _ = await reader(request)
-        found = await run(lambda connection: event_types.get(connection, owner, _text(event_type)))
-        return answer(request, 200, _shown(found, schema=True))
+        owner = await desk.reader(request)
+        found = await desk.run(lambda connection: event_types.get(connection, owner, _text(event_type)))
+        return desk.answer(request, 200, _shown(found, schema=True))
 
     @routes.get(
         "/event-types/{event_type}/versions",
@@ -108,10 +165,12 @@ def router(pool: SyncPool, authenticate: Authenticate, tell_caches: TellCaches, 
         limit: Annotated[int, Query(ge=1, le=event_types.VERSIONS_PAGE_MAX)] = 20,
         before: Annotated[int, Query(ge=1, le=2**31 - 1, description="Versions below this one: `next` of the page before.")] = 2**31 - 1,
     ) -> Response:
-        owner, _ = await reader(request)
-        found, more = await run(lambda connection: event_types.versions(connection, owner, _text(event_type), before=before, limit=limit))
+        owner = await desk.reader(request)
+        found, more = await desk.run(
+            lambda connection: event_types.versions(connection, owner, _text(event_type), before=before, limit=limit)
+        )
         document = {"type": event_type, "versions": [_version(one) for one in found], "next": found[-1].version if more else None}
-        return answer(request, 200, document)
+        return desk.answer(request, 200, document)
 
     @routes.put(
         "/event-types/{event_type}",
@@ -131,19 +190,17 @@ def router(pool: SyncPool, authenticate: Authenticate, tell_caches: TellCaches, 
         openapi_extra={**KEY_PARAMETER, "requestBody": PUT_REQUEST},
     )
     async def put(request: Request, event_type: str) -> Response:
-        principal = await authenticate(request, MANAGE)
+        owner, actor = await desk.manager(request)
         description, schema = _decoded(await _body(request))
-        owner, actor = _owner(principal)
-        change = await run(
+        change = await desk.run(
             lambda connection: event_types.put(connection, owner, event_type, description=description, schema=schema, actor=actor),
             change=True,
         )
         document = {**_shown(change.event_type, schema=True), "warnings": [_warning(one) for one in change.warnings]}
         if change.revocation_version is not None:
-            await told(change.revocation_version)
-        return answer(
-            request, 201 if change.created else 200, document, {"Location": f"/event-types/{event_type}"} if change.created else {}
-        )
+            await desk.told(change.revocation_version)
+        located = {"Location": f"/event-types/{event_type}"} if change.created else {}
+        return desk.answer(request, 201 if change.created else 200, document, located)
 
     @routes.delete(
         "/event-types/{event_type}",
@@ -156,51 +213,11 @@ def router(pool: SyncPool, authenticate: Authenticate, tell_caches: TellCaches, 
         openapi_extra=KEY_PARAMETER,
     )
     async def delete(request: Request, event_type: str) -> Response:
-        owner, actor = _owner(await authenticate(request, MANAGE))
-        await told(await run(lambda connection: event_types.delete(connection, owner, _text(event_type), actor=actor), change=True))
-        return Response(status_code=204, headers=headers(request))
-
-    async def reader(request: Request) -> tuple[Owner, str]:
-        for scope in _READERS:
-            try:
-                return _owner(await authenticate(request, scope))
-            except ProblemError as error:
-                if error.problem is not problems.FORBIDDEN:
-                    raise
-        raise ProblemError(problems.FORBIDDEN, f"This API key has none of the scopes {', '.join(_READERS)}. Use a key that has one.")
-
-    async def run(ask: Callable[[Connection[Any]], T], *, change: bool = False) -> T:
-        def in_thread() -> T:
-            with pool.connection() as connection:
-                return ask(connection)
-
-        try:
-            return await anyio.to_thread.run_sync(in_thread, limiter=limiter)
-        except (psycopg.OperationalError, psycopg_pool.PoolTimeout) as error:
-            what = "It is not known whether the change was made: ask, then make it again." if change else "Try again in a moment."
-            raise ProblemError(
-                problems.UNAVAILABLE, f"The event types cannot be reached right now. {what}", headers={"Retry-After": "2"}
-            ) from error
-        except NotThere as error:
-            raise ProblemError(problems.NOT_FOUND, f"{_sentence(error)}.") from None
-        except SchemaError as error:
-            members = {"pointer": error.pointer, "field": "schema"}
-            raise ProblemError(problems.INVALID_REQUEST, f"{_sentence(error)}.", members=members) from None
-        except TooManyChanges as error:
-            raise ProblemError(problems.RATE_LIMITED, f"{_sentence(error)}.", headers={"Retry-After": "60"}) from None
-        except (LimitReached, ValueError) as error:
-            raise ProblemError(problems.INVALID_REQUEST, f"{_sentence(error)}.") from None
-
-    async def told(version: int) -> None:
-        """Not being told costs other processes seconds, so the answer does not depend on it."""
-        await anyio.to_thread.run_sync(tell_caches, version, limiter=limiter)
-
-    def headers(request: Request) -> dict[str, str]:
-        return {"X-Request-Id": context_of(request.headers.raw, clock).request_id, "Cache-Control": "no-store"}
-
-    def answer(request: Request, status: int, document: dict[str, Any], more: dict[str, str] | None = None) -> Response:
-        body = msgspec.json.encode(document)
-        return Response(body, status, {**headers(request), **(more or {})}, media_type="application/json")
+        owner, actor = await desk.manager(request)
+        await desk.told(
+            await desk.run(lambda connection: event_types.delete(connection, owner, _text(event_type), actor=actor), change=True)
+        )
+        return Response(status_code=204, headers=desk.headers(request))
 
     return routes
 

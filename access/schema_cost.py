@@ -19,8 +19,8 @@ from access.schema_walk import IN_PLACE_LIST, IN_PLACE_ONE, Document, Schema, Sc
 
 #: Checks at one place of a payload. A check takes about 10 ns, a payload of 256 KiB has at most 130,000 places.
 CHECKS_MAX: Final = 1_000
-#: Steps of the count itself: about a second.
-_STEPS_MAX: Final = 300_000
+#: Steps of the count itself: about half a second.
+_STEPS_MAX: Final = 150_000
 #: A keyword that asks what its neighbours have looked at makes them look again (measured: 2.6 times).
 _UNEVALUATED_FACTOR: Final = 3
 #: Reference targets of a recursion that are tried for the one which all of it passes through.

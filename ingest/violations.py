@@ -54,7 +54,7 @@ class Violation(NamedTuple):
 def find(document: Document, parts: ValidatorMap, payload: Any, now_s: Callable[[], float]) -> list[Violation]:
     """1 to `VIOLATIONS_MAX`, in the order of the schema. `payload` is invalid and has its numbers exact."""
     search = _Search(document, parts, now_s)
-    search.look("", payload, ())
+    search.run(payload)
     return [Violation(_pointer(path), text[:_TEXT_CHARS_MAX]) for path, text in search.found] or [
         Violation("/payload", "does not match the schema; it is too large to tell where")
     ]
@@ -73,16 +73,19 @@ class _Search:
         self._parts = parts
         self._now_s = now_s
         self._until_s = now_s() + SEARCH_S
+        self._inside: list[tuple[str, Any, Path]] = []
         self.found: dict[tuple[Path, str], None] = {}
 
-    def look(self, pointer: str, value: Any, path: Path) -> None:
-        with suppress(_Enough, RecursionError):
-            self._look(pointer, value, path)
+    def run(self, payload: Any) -> None:
+        waiting: list[tuple[str, Any, Path]] = [("", payload, ())]
+        with suppress(_Enough):
+            while waiting:  # not by calls within calls: a payload may have more levels than Python has
+                self._inside = []
+                self._explain(*waiting.pop())
+                waiting.extend(reversed(self._inside))
 
-    def _look(self, pointer: str, value: Any, path: Path) -> None:
-        """Find what is wrong with `value` under the schema at `pointer`, if anything is."""
-        if self._valid(pointer, value):
-            return
+    def _explain(self, pointer: str, value: Any, path: Path) -> None:
+        """Say what is wrong with `value`, which the schema at `pointer` refuses, or which parts of it or of the schema are at fault."""
         schema = self._document.nodes[pointer]
         if isinstance(schema, bool):
             self._add(path, "is not allowed here")
@@ -94,9 +97,14 @@ class _Search:
         elif isinstance(value, list):
             self._items(pointer, schema, value, path)
         self._in_place(pointer, schema, value, path)
-        if len(self.found) == before:
+        if len(self.found) == before and not self._inside:
             named = [k for k in ("contains", "unevaluatedProperties", "unevaluatedItems", "propertyNames") if k in schema]
             self._add(path, f"does not match {' or '.join(f'`{k}`' for k in named) or 'the schema'}")
+
+    def _look(self, pointer: str, value: Any, path: Path) -> None:
+        """Go on at a part later, if it is refused."""
+        if not self._valid(pointer, value):
+            self._inside.append((pointer, value, path))
 
     def _valid(self, pointer: str, value: Any) -> bool:
         if self._now_s() > self._until_s:
