@@ -74,6 +74,7 @@ class _Search:
         self._now_s = now_s
         self._until_s = now_s() + SEARCH_S
         self._inside: list[tuple[str, Any, Path]] = []
+        self._said = 0
         self.found: dict[tuple[Path, str], None] = {}
 
     def run(self, payload: Any) -> None:
@@ -90,14 +91,14 @@ class _Search:
         if isinstance(schema, bool):
             self._add(path, "is not allowed here")
             return
-        before = len(self.found)
+        before = self._said
         self._plain(schema, value, path)
         if isinstance(value, dict):
             self._members(pointer, schema, value, path)
         elif isinstance(value, list):
             self._items(pointer, schema, value, path)
         self._in_place(pointer, schema, value, path)
-        if len(self.found) == before and not self._inside:
+        if self._said == before and not self._inside:
             named = [k for k in ("contains", "unevaluatedProperties", "unevaluatedItems", "propertyNames") if k in schema]
             self._add(path, f"does not match {' or '.join(f'`{k}`' for k in named) or 'the schema'}")
 
@@ -112,6 +113,7 @@ class _Search:
         return self._parts["#" + pointer].is_valid(value)
 
     def _add(self, path: Path, text: str) -> None:
+        self._said += 1
         self.found[path, text] = None
         if len(self.found) >= VIOLATIONS_MAX:
             raise _Enough

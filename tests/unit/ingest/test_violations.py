@@ -57,6 +57,7 @@ def found(schema: Any, payload: Any) -> list[tuple[str, str]]:
         ({"anyOf": [{"type": "null"}, {"type": "string"}]}, 1, [("/payload", "matches none of the 2 alternatives")]),
         ({"oneOf": [{}, {"type": "integer"}]}, 1, [("/payload", "matches 2 of the 2 alternatives, and may match only one")]),
         ({"anyOf": [{"properties": {"a": {"type": "null"}}}]}, {"a": 1}, [("/payload/a", "must be of type null")]),
+        ({"allOf": [{"type": "string"}, {"type": "string"}]}, 1, [("/payload", "must be of type string")]),
         ({"not": {"type": "integer"}}, 1, [("/payload", "must not match what `not` in the schema describes")]),
         ({"if": {"type": "integer"}, "then": {"minimum": 3}, "else": False}, 1, [("/payload", "must be at least 3")]),
         ({"if": {"type": "integer"}, "then": {"minimum": 3}, "else": False}, "x", [("/payload", "is not allowed here")]),
