@@ -174,7 +174,8 @@ def test_openapi_shows_each_call_with_examples(client: httpx.Client) -> None:
 @pytest.mark.skip(reason="`POST /events` does not ask the catalogue yet")
 def test_a_schema_is_enforced_at_ingest_at_once_and_until_it_is_taken_away(client: httpx.Client, system: System, tenant: Tenant) -> None:
     def post(payload: bytes, **headers: str) -> httpx.Response:
-        return client.post("/events", content=b'{"type":"order.paid","payload":' + payload + b"}", headers=headers)
+        content = b'{"type":"order.paid","payload":' + payload + b"}"
+        return client.post("/events", content=content, headers={"Content-Type": "application/json", **headers})
 
     assert post(b'"anything"').status_code == 201
     put(client, "order.paid", b'{"schema":' + SCHEMA + b"}")
