@@ -261,7 +261,7 @@ def test_a_change_its_audit_row_and_the_version_are_there_together_or_not_at_all
     assert (len(audited(control)), version(control)) == (rows + 1, raised + 1)
 
 
-def test_two_who_change_one_type_at_once_make_two_versions(control: Connection[Any], owner: Owner, postgres: PostgresSettings) -> None:
+def test_changes_of_one_organization_come_one_after_the_other(control: Connection[Any], owner: Owner, postgres: PostgresSettings) -> None:
     put(control, owner, schema=OBJECT)
     with connect(postgres, application="test") as other:
         other.autocommit = True
@@ -269,7 +269,7 @@ def test_two_who_change_one_type_at_once_make_two_versions(control: Connection[A
             put(other, owner, schema=STRICT)
             control.execute("SET lock_timeout = '200ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
-                put(control, owner, schema=b"{}")
+                put(control, owner, "another")  # also of another type: the limits are the organization's
     assert put(control, owner, schema=b"{}").event_type.schema_version == 3
 
 

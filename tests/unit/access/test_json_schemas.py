@@ -151,6 +151,13 @@ CHEAP: dict[str, dict[str, Any]] = {
             "base": {"properties": {"child": {"$ref": "#/$defs/node"}, "name": {"type": "string"}}},
         },
     },
+    "a knot that all goes through its second member": {
+        "$ref": "#/$defs/a",
+        "$defs": {
+            "a": {"properties": {"x": {"$ref": "#/$defs/b"}}},
+            "b": {"allOf": [{"items": {"$ref": "#/$defs/b"}}] * 2, "properties": {"y": {"$ref": "#/$defs/a"}}},
+        },
+    },
     "a long list of names": {"enum": [f"v{i}" for i in range(3_000)]},
 }
 
