@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -20,6 +20,7 @@ from access.http import Context
 from access.limits import Allowance, Limiter, refused
 from ingest.accept import Draft
 from ingest.append import Appender, unknown
+from ingest.caller import Caller, told, too_slow_to_check, within, without_redis
 from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservation, Reservations, redis_key
 from runtime.clock import Clock
@@ -41,20 +42,6 @@ _MAY_APPEND: Final = ("reserved", "takeover")
 _BYTES_AT_ONCE: Final = 32_768
 
 T = TypeVar("T")
-
-
-class Caller:
-    """Who asks, for one request. `allowance` is there once the request was counted."""
-
-    def __init__(self, principal: Principal, key: str, address: str | None, changes: int, context: Context, deadline_s: float) -> None:
-        self.principal = principal
-        self.key = key
-        self.address = address
-        self.changes = changes
-        self.context = context
-        #: Event-loop time at which the request has to be answered.
-        self.deadline_s = deadline_s
-        self.allowance: Allowance | None = None
 
 
 class Admitted(NamedTuple):
@@ -102,7 +89,7 @@ class Admission:
         changes = self._authenticator.changes
         principal = self._authenticator.cached(key, address)
         if principal is None:
-            async with within(deadline_s, _too_slow_to_check):
+            async with within(deadline_s, too_slow_to_check):
                 principal = await self._authenticator.authenticate(key, address)
         return Caller(principal.require(SCOPE), key, address, changes, context, deadline_s)
 
@@ -114,8 +101,8 @@ class Admission:
 
     async def one(self, caller: Caller, draft: Draft) -> Admitted:
         """Raises `ProblemError`; a 503's `outcome` says whether the event may be in the log."""
-        async with within(caller.deadline_s, _too_slow_to_check):
-            await self._conforms(caller, draft)
+        async with within(caller.deadline_s, too_slow_to_check):
+            await self._conforms(caller, draft.type, draft.payload)
             ready = self._ready(caller, draft)
             counting = asyncio.ensure_future(self.count(caller, 1))  # begins first, and travels with the reservation
             held = await self._reserve(ready)
@@ -132,7 +119,7 @@ class Admission:
 
         Raises the problems of the whole call: a quota that grants nothing, a key that was revoked meanwhile.
         """
-        async with within(caller.deadline_s, _too_slow_to_check):
+        async with within(caller.deadline_s, too_slow_to_check):
             allowance = await self.count(caller, len(items))
             if not allowance.granted:
                 raise refused(allowance)
@@ -144,7 +131,7 @@ class Admission:
                     if place >= allowance.granted:
                         raise refused(allowance)
                     draft = read(item)
-                    await self._conforms(caller, draft)
+                    await self._conforms(caller, draft.type, draft.payload)
                     ready[place] = self._ready(caller, draft)
                 except ProblemError as error:
                     outcomes[place] = error
@@ -155,10 +142,13 @@ class Admission:
             first, later = _first_of_each_key(ready)
             held = dict(zip(first, await asyncio.gather(*(self._reserve(ready[place]) for place in first)), strict=True))
             try:
-                await self._still_valid(caller)
+                changed = await self._key_changed(caller)
             except ProblemError:
                 await asyncio.gather(*(self._let_go(ready[place], held[place]) for place in first))
                 raise
+            if changed:
+                outcomes.update(await self._conform_no_more(caller, ready, held))
+                first, later = ([place for place in places if place not in outcomes] for places in (first, later))
         waiting = [place for place in first if (found := held[place]) is not None and found.outcome == "pending"]
         now = [place for place in first if place not in set(waiting)]
         for places in (now, sorted([*waiting, *later])):  # tasks begin in the order they are made, so records are sent in it
@@ -166,10 +156,23 @@ class Admission:
             outcomes.update(zip(places, answers, strict=True))
         return [outcomes[place] for place in range(len(items))]
 
+    async def _conform_no_more(
+        self, caller: Caller, ready: Mapping[int, _Ready], held: Mapping[int, Reservation | None]
+    ) -> dict[int, ProblemError]:
+        """Items that a schema which came between refuses, by place."""
+        refusals: dict[int, ProblemError] = {}
+        for place, item in ready.items():
+            try:
+                await self._conforms(caller, item.event.type, bytes(item.event.payload))
+            except ProblemError as error:
+                refusals[place] = error
+                await self._let_go(item, held.get(place))
+        return refusals
+
     async def _item(self, caller: Caller, ready: _Ready, held: Reservation | None) -> Outcome:
         try:
             if held is None or held.outcome == "pending":
-                async with within(caller.deadline_s, _too_slow_to_check):
+                async with within(caller.deadline_s, too_slow_to_check):
                     held = await self._settle(caller, ready, held or await self._reserve(ready))
             else:
                 held = self._may_append(held)
@@ -177,13 +180,13 @@ class Admission:
         except ProblemError as error:
             return error
 
-    async def _conforms(self, caller: Caller, draft: Draft) -> None:
+    async def _conforms(self, caller: Caller, event_type: str, payload: bytes) -> None:
         """Raises the problem `schema-violation`."""
         principal = caller.principal
         validators = self._catalogue.known(principal.organization, principal.mode)
         if validators is None:
             validators = await self._catalogue.validators(principal.organization, principal.mode)
-        validators.check(draft.type, draft.payload)
+        validators.check(event_type, payload)
 
     def _ready(self, caller: Caller, draft: Draft) -> _Ready:
         principal, now_ms = caller.principal, self._clock.now_ms()
@@ -208,15 +211,19 @@ class Admission:
         name = redis_key(principal.organization, principal.mode, draft.dedup_key)
         return _Ready(event, name, os.urandom(_OWNER_RANDOM_BYTES).hex())
 
-    async def _still_valid(self, caller: Caller) -> None:
-        """After a Redis round trip: if it showed another epoch, the key is looked up again before anything is done in its name."""
-        if self._authenticator.changes != caller.changes:
-            caller.changes = self._authenticator.changes
-            (await self._authenticator.authenticate(caller.key, caller.address)).require(SCOPE)
+    async def _key_changed(self, caller: Caller) -> bool:
+        """After a Redis round trip: whether it showed another epoch. Then the key was looked up again, and what may be done in its name."""
+        if self._authenticator.changes == caller.changes:
+            return False
+        caller.changes = self._authenticator.changes
+        (await self._authenticator.authenticate(caller.key, caller.address)).require(SCOPE)
+        return True
 
     async def _valid_or_let_go(self, caller: Caller, ready: _Ready, held: Reservation | None) -> None:
+        """Before the append: the key and the schema as the last round trip left them."""
         try:
-            await self._still_valid(caller)
+            if await self._key_changed(caller):
+                await self._conforms(caller, ready.event.type, bytes(ready.event.payload))
         except ProblemError:
             await self._let_go(ready, held)
             raise
@@ -226,7 +233,7 @@ class Admission:
         if ready.name is None:
             return None
         event = ready.event
-        held = await _without_redis(self._reservations.reserve(ready.name, event.id, event.fingerprint, ready.owner))
+        held = await without_redis(self._reservations.reserve(ready.name, event.id, event.fingerprint, ready.owner))
         RESERVATIONS.labels("without_redis" if held is None else held.outcome).inc()
         return held
 
@@ -261,7 +268,7 @@ class Admission:
     async def _let_go(self, ready: _Ready, held: Reservation | None) -> None:
         """Nothing was appended under this reservation by us, and nothing will be."""
         if ready.name is not None and held is not None and held.outcome in _MAY_APPEND:
-            await _told(self._reservations.release(ready.name, held.event_id, ready.owner))
+            await told(self._reservations.release(ready.name, held.event_id, ready.owner))
 
     async def _append(self, caller: Caller, ready: _Ready, held: Reservation | None) -> Admitted:
         """Append and confirm. What Redis is told after the append is help for the next caller; not to have told it loses nothing."""
@@ -279,7 +286,7 @@ class Admission:
             raise
         if ready.name is not None:
             reach("api.after_append")
-            await _told(self._reservations.confirm(ready.name, event.id, event.fingerprint, report.timestamp_ms))
+            await told(self._reservations.confirm(ready.name, event.id, event.fingerprint, report.timestamp_ms))
             reach("api.after_confirm")
         return Admitted(event, report)
 
@@ -302,35 +309,4 @@ def _record_headers(event: Ingested, context: Context) -> Headers:
         *codec.STANDARD_HEADERS,
         (codec.HEADER_REQUEST_ID, context.request_id.encode()),
         (codec.HEADER_TRACEPARENT, context.trace.traceparent.encode()),
-    )
-
-
-async def _without_redis(trip: Awaitable[T]) -> T | None:
-    """The answer of a Redis round trip; None without Redis."""
-    try:
-        return await trip
-    except RedisUnavailable:
-        return None
-
-
-async def _told(trip: Awaitable[Any]) -> None:
-    try:
-        await trip
-    except RedisUnavailable:
-        RESERVATIONS.labels("not_told").inc()
-
-
-@asynccontextmanager
-async def within(deadline_s: float, problem: Callable[[], ProblemError]) -> AsyncIterator[None]:
-    """Bound a step by the request's deadline (loop time); running out of it is `problem`."""
-    try:
-        async with asyncio.timeout_at(deadline_s):
-            yield
-    except TimeoutError as error:
-        raise problem() from error
-
-
-def _too_slow_to_check() -> ProblemError:
-    return ProblemError(
-        UNAVAILABLE, "The event could not be checked in time; nothing was appended. Send it again.", headers={"Retry-After": "2"}
     )

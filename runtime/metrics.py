@@ -19,6 +19,8 @@ APPENDS: Final = Counter("triggers_appends", "Appends to events.ingested by outc
 KEY_LOOKUPS: Final = Counter("triggers_key_lookups", "API key look-ups by where they were answered.", ("source",))
 QUOTA_EVENTS: Final = Counter("triggers_quota_events", "Events counted against a quota by outcome.", ("outcome",))
 KEYS_REFUSED: Final = Counter("triggers_keys_refused", "API keys and operators' tokens that were not let in.", ("reason",))
+SCHEMA_LOADS: Final = Counter("triggers_schema_loads", "Reads of event type schemas from Postgres by what was read.", ("what",))
+SCHEMA_CHECKS: Final = Counter("triggers_schema_checks", "Payloads checked against the schema of their type by outcome.", ("outcome",))
 RESERVATIONS: Final = Counter("triggers_reservations", "Idempotency reservations by outcome.", ("outcome",))
 REDIS_ROUND_TRIPS: Final = Counter("triggers_redis_round_trips", "Redis round trips by outcome.", ("outcome",))
 

@@ -63,7 +63,7 @@ class AccessSettings(_Section):
     #: How often each process writes down when keys were last used.
     last_used_interval_s: Seconds = 30.0
     #: Connections to Postgres for the operator API.
-    operator_connections_max: Positive = 4
+    control_connections_max: Positive = 8
 
 
 class IngestSettings(_Section):

@@ -41,6 +41,7 @@ PAYLOAD_TOO_LARGE: Final = Problem("payload-too-large", 413, "The payload is too
 UNSUPPORTED_MEDIA_TYPE: Final = Problem("unsupported-media-type", 415, "The content type or encoding is not supported")
 INVALID_EVENT: Final = Problem("invalid-event", 422, "The event is not valid")
 INVALID_REQUEST: Final = Problem("invalid-request", 422, "The request is not valid")
+SCHEMA_VIOLATION: Final = Problem("schema-violation", 422, "The payload does not match the schema of its type")
 HEADERS_TOO_LARGE: Final = Problem("headers-too-large", 431, "The headers are too large")
 
 # Mend the credentials.

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 
 import psycopg
 import psycopg_pool
 
+from access import event_type_routes
 from access.auth import Authenticator
-from access.epoch import epoch_key
+from access.epoch import epoch_key, tell_caches
 from access.limits import Limiter
 from access.operator_desk import OperatorDesk
 from access.operator_routes import router as operator_router
@@ -52,7 +54,7 @@ def make_api(settings: Settings) -> Front:
 
     appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
     reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
-    admission = Admission(ingest, clock, authenticator, Limiter(tick, clock), Catalogue(), reservations, appender)
+    admission = Admission(ingest, clock, authenticator, Limiter(tick, clock), Catalogue(connections, clock, lambda: authenticator.changes), reservations, appender)
     hot = {"/events": PostEvents(ingest, clock, admission), "/events/batch": PostBatch(ingest, clock, admission)}
     reading = Reading(
         connections,
@@ -64,7 +66,7 @@ def make_api(settings: Settings) -> Front:
     )
 
     control = thread_pool(
-        settings.postgres, search_path=CONTROL_SCHEMA, application="operators", size_max=settings.access.operator_connections_max
+        settings.postgres, search_path=CONTROL_SCHEMA, application="control", size_max=settings.access.control_connections_max
     )
     desk = OperatorDesk(control, settings.redis, clock, settings.access.failed_keys_per_minute_max)
 
@@ -112,7 +114,11 @@ def make_api(settings: Settings) -> Front:
         clock,
         hot,
         readiness,
-        [router(reading, authenticator.request, clock), operator_router(desk, clock)],
+        [
+            router(reading, authenticator.request, clock),
+            event_type_routes.router(control, authenticator.request, partial(tell_caches, settings.redis), clock),
+            operator_router(desk, clock),
+        ],
         version=version("triggers-on-kafka"),
         background=background,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from triggers.commands import admin, control, keys, operators, organizations, run
+from triggers.commands import admin, control, event_types, keys, operators, organizations, run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.")
 admin.register(app)
@@ -14,6 +14,7 @@ app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
 app.add_typer(control.endpoint, name="endpoint")
 app.add_typer(control.keyring, name="keyring")
+app.add_typer(event_types.event_type, name="event-type")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,6 +121,47 @@ def test_a_rewrap_says_what_it_did(run: Command, organization: str, ours: dict[s
     assert "master key fresh is needed" in complaint(run("keyring", "rewrap"))
     swapped = {"TRIGGERS_MASTER_KEYS": f"{old},{new}"}  # back, for the tests after this one
     assert answer(run("keyring", "rewrap", "--json", **swapped))["rewrapped"] >= 1
+
+
+def test_an_event_type_is_put_shown_listed_and_deleted(run: Command, organization: str, settings_here: Settings, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    first.write_bytes(b'{ "type":"object" }')
+    second.write_bytes(b'{"type":"object","required":["a"]}')
+    made = answer(run("event-type", "put", organization, "order.paid", "--schema", str(first), "--description", "Paid", "--json"))
+    assert (made["type"], made["description"], made["schema_version"], made["warnings"]) == ("order.paid", "Paid", 1, [])
+    assert made["enforced"] == "now"
+    changed = answer(run("event-type", "put", organization, "order.paid", "--schema", str(second), "--json"))
+    assert (changed["description"], changed["schema_version"]) == ("Paid", 2)
+    assert changed["warnings"] == [{"pointer": "/required", "change": "now required: a"}]
+    with redis.Redis.from_url(settings_here.redis.url.get_secret_value()) as client:
+        epoch = client.get(epoch_key())
+        assert isinstance(epoch, bytes)
+        assert epoch.split(b":")[0] == str(version(settings_here)).encode()
+    assert answer(run("event-type", "show", organization, "order.paid", "--json"))["schema"] == {"type": "object", "required": ["a"]}
+    assert '{"type":"object","required":["a"]}' in run("event-type", "show", organization, "order.paid").stdout
+    assert [one["type"] for one in answer(run("event-type", "list", organization, "--json"))] == ["order.paid"]
+    assert answer(run("event-type", "list", organization, "--mode", "test", "--json")) == []
+    unchecked = answer(run("event-type", "put", organization, "order.paid", "--no-schema", "--json"))
+    assert (unchecked["schema_version"], unchecked["description"]) == (None, "Paid")
+    assert answer(run("event-type", "delete", organization, "order.paid", "--json")) == {"type": "order.paid", "deleted": "now"}
+    assert "no event type order.paid" in complaint(run("event-type", "show", organization, "order.paid"))
+
+
+def test_a_schema_comes_from_standard_input_too_and_what_is_wrong_with_it_is_said(
+    ours: dict[str, str], run: Command, organization: str, tmp_path: Path
+) -> None:
+    put = ("event-type", "put", organization, "order.paid", "--schema")
+    taken = CliRunner().invoke(app, [*put, "-", "--json"], env=ours, input='{"type":"string"}')
+    assert answer(taken)["schema_version"] == 1
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text('{"properties":{"a":{"$ref":"https://acme.example/a"}}}')
+    assert "at /properties/a/$ref" in complaint(run(*put, str(wrong)))
+    wrong.write_bytes(b" " * 1_000_000)
+    assert "at most 65536" in complaint(run(*put, str(wrong)))
+    assert "cannot be read: No such file" in complaint(run(*put, str(tmp_path / "gone.json")))
+    assert "opposites" in complaint(run(*put, str(wrong), "--no-schema"))
+    away = answer(run("event-type", "delete", organization, "order.paid", "--json", TRIGGERS_REDIS__URL=f"redis://{UNREACHABLE}/0"))
+    assert away["deleted"].startswith("within 5 s (Redis was not told")
 
 
 def revoked(settings: Settings, key_id: str) -> bool:
@@ -258,6 +300,10 @@ def test_a_revoke_that_cannot_tell_redis_holds_and_says_that_it_takes_seconds(
         (["endpoint", "add", "org_none", "http://x.example/"], {"TRIGGERS_DELIVERY__ALLOW_INSECURE_ENDPOINTS": "false"}, "must start with https://"),
         (["endpoint", "add", "org_none", "https://x.example/", "--event-type", "a b"], {}, "is no event type"),
         (["endpoint", "add", "org_none", "https://x.example/"], {"TRIGGERS_MASTER_KEYS": ""}, "there is no master key"),
+        (["event-type", "put", "org_none", "a"], {}, "`triggers org list` shows them"),
+        (["event-type", "put", "org_none", "a b"], {}, "is no event type"),
+        (["event-type", "show", "org_none", "a"], {}, "there is no event type a"),
+        (["event-type", "list", "org_none"], {"TRIGGERS_POSTGRES__DSN": AWAY}, IS_IT_RUNNING),
         (["keyring", "rewrap"], {"TRIGGERS_MASTER_KEYS": "a:hunter2"}, "master key number 1 is malformed"),
     ],
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0005_cloudevents"
-down_revision = "0003_keys"
+down_revision = "0004_event_types"
 
 
 def upgrade() -> None:

@@ -1,0 +1,62 @@
+"""One request on its way through admission: who asks, until when, and what becomes of a step that does not come back in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from access.auth import Principal
+from access.http import Context
+from access.limits import Allowance
+from runtime.metrics import RESERVATIONS
+from runtime.redis import RedisUnavailable
+from schemas.problems import UNAVAILABLE, ProblemError
+
+T = TypeVar("T")
+
+
+class Caller:
+    """Who asks, for one request. `allowance` is there once the request was counted."""
+
+    def __init__(self, principal: Principal, key: str, address: str | None, changes: int, context: Context, deadline_s: float) -> None:
+        self.principal = principal
+        self.key = key
+        self.address = address
+        self.changes = changes
+        self.context = context
+        #: Event-loop time at which the request has to be answered.
+        self.deadline_s = deadline_s
+        self.allowance: Allowance | None = None
+
+
+async def without_redis(trip: Awaitable[T]) -> T | None:
+    """The answer of a Redis round trip; None without Redis."""
+    try:
+        return await trip
+    except RedisUnavailable:
+        return None
+
+
+async def told(trip: Awaitable[Any]) -> None:
+    try:
+        await trip
+    except RedisUnavailable:
+        RESERVATIONS.labels("not_told").inc()
+
+
+@asynccontextmanager
+async def within(deadline_s: float, problem: Callable[[], ProblemError]) -> AsyncIterator[None]:
+    """Bound a step by the request's deadline (loop time); running out of it is `problem`."""
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            yield
+    except TimeoutError as error:
+        raise problem() from error
+
+
+def too_slow_to_check() -> ProblemError:
+    return ProblemError(
+        UNAVAILABLE, "The event could not be checked in time; nothing was appended. Send it again.", headers={"Retry-After": "2"}
+    )
