@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from access import audit, epoch, compatibility, json_schemas
+from access import audit, compatibility, epoch, json_schemas
 from access.compatibility import Warned
 from access.organizations import NotThere
 from access.schema_walk import Document, SchemaError

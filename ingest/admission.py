@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Raw
 
-from access.auth import Authenticator, Principal, key_of
+from access.auth import Authenticator, key_of
 from access.http import Context
 from access.limits import Allowance, Limiter, refused
 from ingest.accept import Draft
@@ -27,11 +26,10 @@ from runtime.clock import Clock
 from runtime.crashpoints import reach
 from runtime.kafka import Headers, Report
 from runtime.metrics import RESERVATIONS
-from runtime.redis import RedisUnavailable
 from runtime.settings import IngestSettings
 from schemas import codec, ids
 from schemas.events import SCHEMA_VERSION, Ingested
-from schemas.problems import DUPLICATE, IN_FLIGHT, KEY_REUSED, UNAVAILABLE, ProblemError
+from schemas.problems import DUPLICATE, IN_FLIGHT, KEY_REUSED, ProblemError
 
 SCOPE: Final = "events:write"
 _OWNER_RANDOM_BYTES: Final = 12

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 from access.http import Context, context_of, problem_body, problem_headers
 from access.limits import rate_headers, refused
 from ingest.admission import Admission, Admitted
-from ingest.caller import Caller
 from ingest.bodies import ClientGone
+from ingest.caller import Caller
 from runtime.clock import Clock
 from runtime.metrics import REQUEST_SECONDS, REQUESTS
 from runtime.telemetry import event_line, log

@@ -10,8 +10,8 @@ import msgspec
 from access.http import Context
 from ingest import formats
 from ingest.admission import Admission, Admitted, Outcome
-from ingest.caller import Caller, within
 from ingest.bodies import read_body
+from ingest.caller import Caller, within
 from ingest.edge import JSON, Endpoint, Receive, Reply, Scope, instant, log_append, log_refusal, too_slow_body, with_outcome
 from runtime.clock import Clock
 from runtime.settings import IngestSettings

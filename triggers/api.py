@@ -54,7 +54,15 @@ def make_api(settings: Settings) -> Front:
 
     appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
     reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
-    admission = Admission(ingest, clock, authenticator, Limiter(tick, clock), Catalogue(connections, clock, lambda: authenticator.changes), reservations, appender)
+    admission = Admission(
+        ingest,
+        clock,
+        authenticator,
+        Limiter(tick, clock),
+        Catalogue(connections, clock, lambda: authenticator.changes),
+        reservations,
+        appender,
+    )
     hot = {"/events": PostEvents(ingest, clock, admission), "/events/batch": PostBatch(ingest, clock, admission)}
     reading = Reading(
         connections,

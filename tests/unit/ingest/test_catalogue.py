@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from ingest import catalogue
-from ingest.accept import NESTING_MAX
+from schemas.strict import NESTING_MAX
 from ingest.catalogue import Catalogue, Validators
 from runtime.postgres import Pool
 from schemas.events import Mode
