@@ -16,7 +16,7 @@ import psycopg_pool
 
 from access.auth import Authenticator, epoch_key
 from access.secrets import Keyring
-from ingest.app import Front, Readiness, create_app
+from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
 from ingest.idempotency import Reservations
 from ingest.routes import PostEvents
@@ -32,7 +32,7 @@ from runtime.settings import Settings
 _PROBE_TIMEOUT_S: Final = 1.5
 
 
-def make_api(settings: Settings) -> Front:
+def make_api(settings: Settings) -> Application:
     """Everything of the API process, wired. Raises `access.secrets.KeyringError` without master keys."""
     ingest, clock = settings.ingest, SYSTEM
     cursor_key = Keyring.from_setting(settings.master_keys.get_secret_value()).derive(b"cursor")
@@ -56,7 +56,9 @@ def make_api(settings: Settings) -> Front:
         partitions=settings.kafka.partitions,
     )
 
-    async def kafka_answers() -> bool:
+    async def kafka_answers() -> bool | str:
+        if appender.rebuilding:
+            return "rebuilding"
         return await appender.bus.reachable(_PROBE_TIMEOUT_S)
 
     async def postgres_answers() -> bool:
@@ -99,4 +101,5 @@ def make_api(settings: Settings) -> Front:
         [router(reading, authenticator.request, clock)],
         version=version("triggers-on-kafka"),
         background=background,
+        docs=settings.docs_enabled,
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from fastapi import APIRouter
 
 from access.auth import Authenticator, Principal
-from ingest.app import Front, Readiness, create_app
+from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
 from ingest.idempotency import Outcome, Reservation, Reservations
 from ingest.routes import PostEvents
@@ -145,7 +145,7 @@ class Api:
         async def background() -> AsyncIterator[None]:
             yield
 
-        self.app: Front = create_app(ApiSettings(), SYSTEM, endpoint, readiness, [router], version="1", background=background)
+        self.app: Application = create_app(ApiSettings(), SYSTEM, endpoint, readiness, [router], version="1", background=background)
 
     async def post(self, body: object = None, headers: list[tuple[bytes, bytes]] | None = None, **changes: Any) -> Answer:
         event = {"type": "a.b", "payload": {"n": 1}, **changes} if body is None else body
