@@ -29,6 +29,7 @@ from runtime.settings import ApiSettings
 _LINGER_BYTES_MAX: Final = 4 * 1024 * 1024
 #: `: ` and CRLF, which every header line has beside its name and value.
 _HEADER_LINE_BYTES: Final = 4
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _WATCHED: Final = frozenset({b"host", b"transfer-encoding", b"expect"})
 #: Answered whatever is under way, so that a busy process is not taken for a dead one.
 _ALWAYS_ANSWERED: Final = b"/health"
@@ -42,6 +43,10 @@ class Phase(Enum):
     BODY = auto()
     BUSY = auto()
     CLOSING = auto()
+
+
+# Bound once: the members are looked up several times a request.
+_IDLE, _HEAD, _BODY, _BUSY, _CLOSING = Phase
 
 
 class Server:
@@ -99,7 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes_max = server.settings.head_bytes_max
         self._headers_max = server.settings.headers_max
         self._inner: asyncio.Transport
-        self._phase = Phase.IDLE
+        self._phase = _IDLE
         #: When the phase began, in loop time; 0 until `data_received` ends.
         self._since_s = 0.0
         #: Bytes since anything came out of the parser: what it may be holding.
@@ -111,6 +116,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._active: Cycle | None = None
         #: A refusal that waits for the answers before it.
         self._last_words: bytes | None = None
+        #: The header that says how long the body of a request is that asks to upgrade.
+        self._framing: tuple[bytes, bytes] | None = None
+        self._retelling = False
         self._discarded = 0
         self._unsent = 0
         self._unsent_since_s = 0.0
@@ -124,7 +132,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._since_s = self.loop.time()
         if len(self.connections) > self._server.connections_max:
             transport.write(self._words(heads.overloaded("There are too many connections.", None)))
-            self._phase = Phase.CLOSING
+            self._phase = _CLOSING
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -132,19 +140,19 @@ class BoundedProtocol(HttpToolsProtocol):
             active.disconnected = True
             active.message_event.set()
         self.pipeline.clear()
-        self._phase = Phase.CLOSING
+        self._phase = _CLOSING
         super().connection_lost(exc)
 
     def is_closing(self) -> bool:
-        return self._phase is Phase.CLOSING or self._inner.is_closing()
+        return self._phase is _CLOSING or self._inner.is_closing()
 
     def finish(self) -> None:
         """End the connection after what was written. In the middle of a request only our side: the caller has to find the answer before
         the reset that unread bytes would cause (RFC 9112 section 9.6)."""
-        if self._phase is Phase.CLOSING:
+        if self._phase is _CLOSING:
             return
-        whole = self._phase in (Phase.IDLE, Phase.BUSY)
-        self._phase = Phase.CLOSING
+        whole = self._phase in (_IDLE, _BUSY)
+        self._phase = _CLOSING
         self._since_s = self.loop.time()
         if whole or self._inner.is_closing() or not self._inner.can_write_eof():
             self._inner.close()
@@ -155,7 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """uvicorn's, when the server stops. What is half asked is not waited for."""
         if self._active is None or self._active.response_complete:
-            self._phase = Phase.CLOSING
+            self._phase = _CLOSING
             self._inner.close()
         else:
             self.cycle.keep_alive = False
@@ -166,18 +174,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._inner.abort()
             return
         since_s = now_s - self._since_s
-        if self._phase is Phase.IDLE:
+        if self._phase is _IDLE:
             if since_s > self._settings.keep_alive_s:
                 self.finish()
-        elif self._phase is Phase.HEAD:
+        elif self._phase is _HEAD:
             if since_s > self._settings.head_timeout_s and self._last_words is None:
                 self._refuse(heads.too_slow("headers"))
-        elif self._phase is Phase.BODY:
+        elif self._phase is _BODY:
             if self.flow.read_paused:
                 self._since_s = now_s  # it is we who do not read
             elif since_s > self._settings.body_timeout_s and self._last_words is None:
                 self._refuse(heads.too_slow("body"))
-        elif self._phase is Phase.CLOSING and since_s > self._settings.linger_s and not self._unsent:
+        elif self._phase is _CLOSING and since_s > self._settings.linger_s and not self._unsent:
             self._inner.abort()
 
     def _not_taken(self, now_s: float) -> bool:
@@ -191,13 +199,13 @@ class BoundedProtocol(HttpToolsProtocol):
     # What comes
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is Phase.CLOSING or self._last_words is not None:
+        if self._phase is _CLOSING or self._last_words is not None:
             self._discarded += len(data)
             if self._discarded > _LINGER_BYTES_MAX:
                 self._inner.abort()
             return
-        if self._phase is Phase.IDLE:
-            self._phase, self._since_s = Phase.HEAD, 0.0
+        if self._phase is _IDLE:
+            self._phase, self._since_s = _HEAD, 0.0
         self._unparsed += len(data)
         try:
             self._feed(data)
@@ -214,10 +222,8 @@ class BoundedProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                # We do not upgrade, so what follows is HTTP/1.1 still (RFC 9110 section 7.8); llhttp has stopped reading it as such.
                 data = data[upgrade.args[0] :]
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+                self._go_on_without_upgrade()
             except httptools.HttpParserCallbackError as error:
                 if isinstance(error.__context__, Refused):
                     raise error.__context__ from None
@@ -227,22 +233,39 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 return
 
+    def _go_on_without_upgrade(self) -> None:
+        """We do not upgrade, so what follows the head is its body and HTTP/1.1 still (RFC 9110 section 7.8), but httptools has stopped
+        reading it as such, before the body. A new parser is told a head of the same body. (Java's client asks for h2c by itself.)"""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+        if (framing := self._framing) is not None:
+            self._framing = None
+            self._retelling = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b: %b\r\n\r\n" % framing)
+            self._retelling = False
+
     def on_message_begin(self) -> None:
+        if self._retelling:
+            return
         super().on_message_begin()
-        self._phase, self._since_s = Phase.HEAD, 0.0
+        self._phase, self._since_s = _HEAD, 0.0
         self._head_size = self._hosts = 0
 
     def on_url(self, url: bytes) -> None:
+        if self._retelling:
+            return
         self.url += url
         self._head_size += len(url)
         if len(self.url) > self._settings.target_bytes_max:
             raise heads.target_too_long(self._settings.target_bytes_max)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._retelling:
+            return
         self._head_size += len(name) + len(value) + _HEADER_LINE_BYTES
         if self._head_size > self._head_bytes_max:
             raise heads.head_too_large(self._head_bytes_max)
-        if self._phase is not Phase.HEAD:
+        if self._phase is not _HEAD:
             return  # a trailer, which may not be taken for a header (RFC 9110 section 6.5.1)
         name = name.lower()
         self.headers.append((name, value))
@@ -261,6 +284,8 @@ class BoundedProtocol(HttpToolsProtocol):
             raise heads.malformed("Only the transfer coding `chunked` is read, and only of HTTP/1.1.")
 
     def on_headers_complete(self) -> None:
+        if self._retelling:
+            return
         version, method = self.parser.get_http_version(), self.parser.get_method()
         heads.check_host(version, self._hosts, self._host)
         path, query = heads.split_target(self.url, self._host if self._hosts else None)
@@ -292,7 +317,10 @@ class BoundedProtocol(HttpToolsProtocol):
         )
         cycle.wants_keep_alive = version == "1.1" and self.parser.should_keep_alive()
         cycle.refusals = self._server.refusals
-        self._phase, self._since_s = Phase.BODY, 0.0
+        if self.parser.should_upgrade():
+            framings = [header for header in self.headers if header[0] in _FRAMING]
+            self._framing = framings[0] if framings else None
+        self._phase, self._since_s = _BODY, 0.0
         if self._active is None or self._active.response_complete:
             self._start(cycle)
         else:
@@ -310,8 +338,10 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
+        if self._framing is not None:
+            return
         self._unparsed = 0
-        self._phase = Phase.BUSY if self._phase is Phase.BODY else self._phase
+        self._phase = _BUSY if self._phase is _BODY else self._phase
         cycle = cast(Cycle, self.cycle)
         if cycle.response_complete:
             return
@@ -331,8 +361,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start(cast(Cycle, self.pipeline.pop()[0]))
         elif self._last_words is not None:
             self._end_with(self._last_words)
-        elif self._phase is Phase.BUSY:
-            self._phase, self._since_s = Phase.IDLE, self.loop.time()
+        elif self._phase is _BUSY:
+            self._phase, self._since_s = _IDLE, self.loop.time()
 
     def _start(self, cycle: Cycle) -> None:
         self._active = cycle
@@ -342,7 +372,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what cannot be served, in its turn, and end the connection."""
         words = self._words(refused)
         active = self._active
-        if self._phase is Phase.BODY:
+        if self._phase is _BODY:
             if self.cycle is not active:
                 self.pipeline.popleft()
             elif active.response_started:
@@ -366,7 +396,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _end_with(self, words: bytes) -> None:
         self._inner.write(words)
-        self._phase = Phase.BODY  # whatever came, there is more of it than was read
+        self._phase = _BODY  # whatever came, there is more of it than was read
         self.finish()
 
     def _is_head(self) -> bool:

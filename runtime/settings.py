@@ -55,16 +55,16 @@ class ApiSettings(_Section):
     #: Interactive documentation at /docs. Not set: everywhere but in production.
     docs_enabled: bool | None = None
 
-    # What one connection may cost (docs/limits.md). Times are checked twice a second.
+    # What one connection may cost (docs/limits.md). Times are checked twice a second; nothing hangs for more than ten.
     #: Bytes of method, target and headers together; trailers count as well.
     head_bytes_max: Positive = 16_384
     headers_max: Positive = 100
     #: Path and query together.
     target_bytes_max: Positive = 8_192
     #: From the first byte of a request to the end of its headers.
-    head_timeout_s: Seconds = 10.0
+    head_timeout_s: Seconds = 9.0
     #: From the end of the headers to the end of the body. `POST /events` has its own, shorter deadline.
-    body_timeout_s: Seconds = 10.0
+    body_timeout_s: Seconds = 9.0
     #: A connection on which nothing is asked, new or used, is closed after this.
     keep_alive_s: Seconds = 30.0
     #: An answer of which the caller takes nothing for this long is given up.
@@ -83,7 +83,7 @@ class ApiSettings(_Section):
     #: On a stop signal readiness says `draining` for this long before new connections are refused, so that load balancers look away.
     drain_s: Annotated[float, Field(ge=0)] = 0.0
     #: What is under way then gets this long; what is left is answered 503.
-    shutdown_timeout_s: Seconds = 10.0
+    shutdown_timeout_s: Seconds = 8.0
 
     #: Networks whose X-Forwarded-For and X-Forwarded-Proto are believed. Nobody's by default.
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()

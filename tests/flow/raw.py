@@ -254,10 +254,13 @@ def nothing_appended(settings: Settings, topic: str = EVENTS_INGESTED) -> Iterat
     assert log_end(settings, topic) == before, "something was appended"
 
 
-def assert_honest_works(system: System, key: str) -> None:
-    """The next honest request on a connection of its own is a 201."""
+def assert_honest_works(system: System, key: str, url: str | None = None) -> None:
+    """The next honest request on a connection of its own is a 201. `url`: of another API process of the system."""
     answer = httpx.post(
-        f"{system.url}/events", content=EVENT_BODY, headers={"X-API-Key": key, "Content-Type": "application/json"}, timeout=ANSWER_TIMEOUT_S
+        f"{url or system.url}/events",
+        content=EVENT_BODY,
+        headers={"X-API-Key": key, "Content-Type": "application/json"},
+        timeout=ANSWER_TIMEOUT_S,
     )
     assert answer.status_code == 201, answer.text
 
@@ -290,13 +293,14 @@ class LogMark:
 
 
 def metric(system: System, name: str, **labels: str) -> float:
-    """The value of one sample of the API's /metrics; 0 if it is not there."""
+    """The sum of the samples of the API's /metrics with this name and these labels; 0 if there are none."""
+    total = 0.0
     wanted = {f'{label}="{value}"' for label, value in labels.items()}
     for line in httpx.get(f"{system.url}/metrics", timeout=ANSWER_TIMEOUT_S).text.splitlines():
         sample, _, value = line.rpartition(" ")
         if sample.split("{")[0] == name and all(label in sample for label in wanted):
-            return float(value)
-    return 0.0
+            total += float(value)
+    return total
 
 
 def _bytes(text: str | bytes) -> bytes:
