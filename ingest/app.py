@@ -219,11 +219,11 @@ def _documented() -> APIRouter:
     """`POST /events` as OpenAPI shows it. Requests never come here: `Front` takes them first."""
     router = APIRouter(tags=["events"])
     answers: dict[int | str, dict[str, Any]] = problem_responses(
-        problems.MALFORMED_JSON, problems.INVALID_HEADER, problems.MISSING_KEY, problems.INVALID_KEY, problems.FORBIDDEN,
-        problems.REQUEST_TIMEOUT, problems.DUPLICATE, problems.IN_FLIGHT, problems.BODY_TOO_LARGE, problems.PAYLOAD_TOO_LARGE,
-        problems.UNSUPPORTED_MEDIA_TYPE, problems.HEADERS_TOO_LARGE, problems.INTERNAL,
-        problems.INVALID_EVENT, problems.KEY_REUSED, problems.NOT_APPENDED, problems.UNKNOWN_OUTCOME,
-        problems.UNAVAILABLE,
+        problems.MALFORMED_REQUEST, problems.MALFORMED_JSON, problems.INVALID_HEADER, problems.MISSING_KEY, problems.INVALID_KEY,
+        problems.FORBIDDEN, problems.REQUEST_TIMEOUT, problems.DUPLICATE, problems.IN_FLIGHT, problems.BODY_TOO_LARGE,
+        problems.PAYLOAD_TOO_LARGE, problems.URI_TOO_LONG, problems.UNSUPPORTED_MEDIA_TYPE, problems.HEADERS_TOO_LARGE,
+        problems.INTERNAL, problems.INVALID_EVENT, problems.KEY_REUSED, problems.NOT_APPENDED, problems.UNKNOWN_OUTCOME,
+        problems.UNAVAILABLE, problems.OVERLOADED,
     )  # fmt: skip
     answers[201] = {
         "description": "The event is in the log and takes effect once.",

@@ -74,7 +74,7 @@ def too_slow(part: str) -> Refused:
 
 
 def overloaded(why: str, scope: Mapping[str, Any] | None) -> Refused:
-    """`scope` is the request's, where there is one: of an event it is certain that it was not appended."""
-    appends = scope is not None and scope["method"] == "POST" and scope["path"].startswith("/events")
+    """`scope` is the request's; None: nothing was read yet. Where an event may be meant, the answer says that it was not appended."""
+    appends = scope is None or (scope["method"] == "POST" and scope["path"].startswith("/events"))
     members = {"outcome": "not_appended"} if appends else None
     return Refused(ProblemError(problems.OVERLOADED, f"{why} Try again in a moment.", headers={"Retry-After": "1"}, members=members), why)

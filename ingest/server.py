@@ -39,24 +39,7 @@ async def serve(app: Application, settings: ApiSettings, stop: asyncio.Event) ->
     shared = Server(
         settings, Refusals(app.clock, security_headers(settings.hsts_max_age_s)), connections_max=room_for(settings.connections_max)
     )
-    server = _Uvicorn(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            http=cast(Any, partial(BoundedProtocol, shared)),
-            interface="asgi3",
-            loop="none",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
-            timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
-        )
-    )
+    server = _Uvicorn(configured(app, settings, partial(BoundedProtocol, shared)))
 
     async def ask_to_stop() -> None:
         await stop.wait()
@@ -81,6 +64,26 @@ async def serve(app: Application, settings: ApiSettings, stop: asyncio.Event) ->
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def configured(app: Application, settings: ApiSettings, protocol: Any) -> uvicorn.Config:
+    """uvicorn's settings. Forwarded headers are believed of the proxies that are named; uvicorn alone would believe the loopback's."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=protocol,
+        interface="asgi3",
+        loop="none",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
+    )
 
 
 def room_for(connections_max: int) -> int:
