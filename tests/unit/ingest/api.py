@@ -183,6 +183,8 @@ class Api:
             return {"type": "http.disconnect"} if part == b"gone" else {"type": "http.request", "body": part, "more_body": given < last}
 
         async def send(message: Any) -> None:
+            whole = sent and sent[-1]["type"] == "http.response.body" and not sent[-1].get("more_body")
+            assert not whole, "sent behind a whole answer"
             sent.append(message)
 
         scope = {

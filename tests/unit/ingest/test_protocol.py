@@ -181,7 +181,11 @@ async def test_time_in_which_we_do_not_read_does_not_count(house: House) -> None
     assert transport.paused
     protocol.sweep(now_s(25))
     protocol.sweep(now_s(40))
+    protocol.flow.resume_reading()
+    protocol.sweep(now_s(59))
     assert transport.written == b""
+    protocol.sweep(now_s(61))
+    assert statuses(transport.written) == [408]
 
 
 async def test_an_idle_connection_is_closed_without_a_word(house: House) -> None:
@@ -232,6 +236,7 @@ async def test_an_answer_nobody_takes_is_given_up_and_one_taken_slowly_is_not(ho
         (431, b"GET / HTTP/1.1\r\nA: " + b"x" * 1_000 + b"\r\n"),
         (431, b"GET / HTTP/1.1\r\nA: " + b"x" * 1_000),
         (431, b"GET / HTTP/1.1\r\n" + b"x" * 1_000),
+        (431, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"x" * 400 + b"\r\nB: " + b"x" * 600 + b"\r\n\r\n"),
         (431, b"\r\n" * 501),
         (400, b"GET / HTTP/1.1\r\n\r\n"),
         (400, b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
