@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from runtime.clock import Clock
 from runtime.telemetry import Trace, log
@@ -21,6 +22,7 @@ from schemas.problems import CONTENT_TYPE, INTERNAL, INVALID_PARAMETER, METHOD_N
 
 _REQUEST_ID: Final = re.compile(rb"\A[A-Za-z0-9._-]{1,64}\Z")
 _TRACE_RANDOM_BYTES: Final = 24
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -73,9 +75,8 @@ def install(app: FastAPI, clock: Clock) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        headers: Mapping[str, str] = (error.headers or {}) if isinstance(error, HTTPException) else {}
         if status == METHOD_NOT_ALLOWED.status:
-            allowed = headers.get("allow") or headers.get("Allow") or ""
+            allowed = ", ".join(_allowed(request))
             return answer(request, ProblemError(METHOD_NOT_ALLOWED, f"Use one of: {allowed}.", headers={"Allow": allowed}))
         if status == NOT_FOUND.status:
             return answer(request, ProblemError(NOT_FOUND, "There is no such path. The API's paths are listed in /openapi.json."))
@@ -91,6 +92,13 @@ def install(app: FastAPI, clock: Clock) -> None:
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_failure)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of a path, over all its routes: the exception names only those of the first. HEAD is answered wherever GET is."""
+    routes = request.app.router.routes
+    found = [method for method in _METHODS if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)]
+    return ["GET", "HEAD", *found[1:]] if found[:1] == ["GET"] else found
 
 
 def problem_responses(*problems: Problem) -> dict[int | str, dict[str, Any]]:

@@ -1,38 +1,37 @@
-"""The HTTP application: the hot path in front of FastAPI, health, and how uvicorn serves it."""
+"""The HTTP application: the hot path in front of FastAPI, and health."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
-import uvicorn
 from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from access.http import context_of, install, problem_body, problem_headers
+from access.http import context_of, install
 from ingest import openapi
-from ingest.edge import Endpoint, Receive, Scope, Send, send_whole
+from ingest.edge import Endpoint, Receive, Scope, Send
+from ingest.middleware import App, SecurityHeaders, page_policy, security_headers, with_cors
 from runtime.clock import Clock
 from runtime.settings import ApiSettings
-from schemas import problems
-from schemas.problems import ProblemError
 
-_SHUTDOWN_TIMEOUT_S: Final = 10
-_KEEP_ALIVE_S: Final = 30
 #: A probe's answer serves for this long, so that health checks cannot load the servers they ask about.
 _PROBE_CACHE_S: Final = 1.0
 _PROBE_TIMEOUT_S: Final = 2.0
-#: Path, query and headers of a request together.
-_HEAD_BYTES_MAX: Final = 16_384
-
-Probe = Callable[[], Awaitable[bool]]
+_DOCS_PATH: Final = "/docs"
+#: Up or not, or why not in a word.
+Probe = Callable[[], Awaitable[bool | str]]
 
 
 class Readiness:
-    """Which servers answer. `required` ones decide whether this process is ready; without the others it is degraded."""
+    """Which servers answer. `required` ones decide whether this process is ready; without the others it is degraded.
+
+    Once it is told to stop it is not ready, whatever its servers say.
+    """
 
     def __init__(self, clock: Clock, required: Mapping[str, Probe], optional: Mapping[str, Probe]) -> None:
         self._clock = clock
@@ -41,26 +40,34 @@ class Readiness:
         self._answer: tuple[int, dict[str, Any]] = (503, {})
         self._until_s = 0.0
         self._asking = asyncio.Lock()
+        self._draining = False
+
+    def drain(self) -> None:
+        """From now on: send new callers elsewhere."""
+        self._draining = True
 
     async def answer(self) -> tuple[int, dict[str, Any]]:
         """(status, document)."""
+        if self._draining:
+            return 503, {"status": "draining", "dependencies": {}}
         async with self._asking:
             if self._clock.monotonic_s() >= self._until_s:
                 results = await asyncio.gather(*(self._ask(probe) for probe in self._probes.values()))
                 states = dict(zip(self._probes, results, strict=True))
-                down = {name for name, up in states.items() if not up}
+                down = {name for name, state in states.items() if state != "ok"}
                 status = "unavailable" if down & self._required else "degraded" if down else "ready"
-                document = {"status": status, "dependencies": {name: "ok" if up else "down" for name, up in states.items()}}
+                document = {"status": status, "dependencies": states}
                 self._answer = (503 if status == "unavailable" else 200, document)
                 self._until_s = self._clock.monotonic_s() + _PROBE_CACHE_S
             return self._answer
 
     @staticmethod
-    async def _ask(probe: Probe) -> bool:
+    async def _ask(probe: Probe) -> str:
         try:
-            return await asyncio.wait_for(probe(), _PROBE_TIMEOUT_S)
+            state = await asyncio.wait_for(probe(), _PROBE_TIMEOUT_S)
         except TimeoutError:
-            return False
+            return "down"
+        return state if isinstance(state, str) else "ok" if state else "down"
 
 
 class Front:
@@ -68,43 +75,54 @@ class Front:
 
     def __init__(self, hot: Mapping[str, Endpoint], rest: FastAPI, clock: Clock) -> None:
         self._hot = hot
-        self.rest = rest
+        self._rest = rest
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.rest(scope, receive, send)
-        elif _head_bytes(scope) > _HEAD_BYTES_MAX:
-            await self._refuse_head(scope, send)
+            await self._rest(scope, receive, send)
         elif scope["method"] == "POST" and (endpoint := self._hot.get(scope["path"])) is not None:
             await endpoint(scope, receive, send)
         else:
-            await self._rest(scope, receive, send)
+            await self._named(scope, receive, send)
 
-    async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """FastAPI, with one request id for the route, its log lines and every answer, made here when the caller sent none."""
+    async def _named(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI, with one request id for the route, its log lines and every answer, made here when the caller sent none.
+
+        HEAD is answered as GET without its body (RFC 9110 section 9.3.2), on every path at once.
+        """
         request_id = context_of(scope["headers"], self._clock).request_id.encode()
         headers = [header for header in scope["headers"] if header[0] != b"x-request-id"]
+        asked = {**scope, "headers": [*headers, (b"x-request-id", request_id)]}
+        head = scope["method"] == "HEAD"
+        ended = False
+        if head:
+            asked["method"] = "GET"
 
         async def named(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start" and all(name.lower() != b"x-request-id" for name, _ in message["headers"]):
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id)]}
+            nonlocal ended
+            if message["type"] == "http.response.start":
+                if all(name.lower() != b"x-request-id" for name, _ in message["headers"]):
+                    message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id)]}
+            elif head:
+                if ended:  # the rest of a stream nobody reads
+                    return
+                ended, message = True, {"type": "http.response.body"}
             await send(message)
 
-        await self.rest({**scope, "headers": [*headers, (b"x-request-id", request_id)]}, receive, named)
-
-    async def _refuse_head(self, scope: Scope, send: Send) -> None:
-        request_id = context_of(scope["headers"], self._clock).request_id
-        detail = f"Path, query and headers may have {_HEAD_BYTES_MAX} bytes together. Send less in them."
-        error = ProblemError(problems.HEADERS_TOO_LARGE, detail, headers={"Connection": "close"})
-        await send_whole(send, error.problem.status, problem_headers(error, request_id), problem_body(error, request_id))
+        await self._rest(asked, receive, named)
 
 
-def _head_bytes(scope: Scope) -> int:
-    size = len(scope["raw_path"]) + len(scope["query_string"])
-    for name, value in scope["headers"]:
-        size += len(name) + len(value)
-    return size
+class Application:
+    """The whole ASGI application, and what the server has to tell it."""
+
+    def __init__(self, app: App, readiness: Readiness, clock: Clock) -> None:
+        self._app = app
+        self.readiness = readiness
+        self.clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 def create_app(
@@ -116,8 +134,9 @@ def create_app(
     *,
     version: str,
     background: Callable[[], AbstractAsyncContextManager[None]],
-) -> Front:
-    """The ASGI application. `hot`: endpoints by path, for POST.
+    docs: bool = True,
+) -> Application:
+    """The ASGI application. `hot`: endpoints by path, for POST. `docs` serves /docs.
 
     `background` is what runs beside requests, from before the first to after the last.
     """
@@ -131,26 +150,35 @@ def create_app(
         title="Triggers",
         version=version,
         description="Post events once, for good; read them in an inbox or receive them as signed webhooks.",
-        docs_url="/docs" if settings.docs_enabled else None,
+        docs_url=_DOCS_PATH if docs else None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         openapi_url="/openapi.json",
         lifespan=lifespan,
         redirect_slashes=False,  # a path with a slash too many is no path of ours; a redirect would name whatever Host was sent
     )
     install(app, clock)
-    app.include_router(_about(readiness, version))
+    app.include_router(_about(readiness, version, docs))
     app.include_router(openapi.router())
     for router in routers:
         app.include_router(router)
-    return Front(hot, app, clock)
+    front = with_cors(Front(hot, app, clock), settings.cors_origins)
+    policies = {_DOCS_PATH: page_policy(_docs_page(app))} if docs else {}
+    return Application(SecurityHeaders(front, security_headers(settings.hsts_max_age_s), policies), readiness, clock)
 
 
-def _about(readiness: Readiness, version: str) -> APIRouter:
+def _docs_page(app: FastAPI) -> str:
+    """The page /docs answers with."""
+    return bytes(get_swagger_ui_html(openapi_url=app.openapi_url or "", title=f"{app.title} - Swagger UI").body).decode()
+
+
+def _about(readiness: Readiness, version: str, docs: bool) -> APIRouter:
     router = APIRouter(tags=["about"])
 
     @router.get("/", summary="What this is")
     async def root() -> dict[str, str]:
-        return {"name": "triggers", "version": version, "docs": "/docs", "openapi": "/openapi.json", "health": "/health/ready"}
+        shown = {"docs": _DOCS_PATH} if docs else {}
+        return {"name": "triggers", "version": version, **shown, "openapi": "/openapi.json", "health": "/health/ready"}
 
     @router.get("/health", summary="Whether the process lives")
     async def health() -> dict[str, str]:
@@ -166,39 +194,3 @@ def _about(readiness: Readiness, version: str) -> APIRouter:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-class _Server(uvicorn.Server):
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        """None: the process has its own handlers."""
-        return nullcontext()
-
-
-async def serve(app: Front, settings: ApiSettings, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set, then finish what is under way. Raises `SystemExit` if the port cannot be taken."""
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            http="httptools",
-            loop="none",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
-        )
-    )
-
-    async def ask_to_stop() -> None:
-        await stop.wait()
-        server.should_exit = True
-
-    waiting = asyncio.create_task(ask_to_stop())
-    try:
-        await server.serve()
-    finally:
-        waiting.cancel()

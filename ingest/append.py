@@ -26,11 +26,17 @@ class Appender:
         self._make_bus = make_bus
         self._in_flight_max = in_flight_max
         self._rebuilding: set[asyncio.Task[None]] = set()
+        self._failed: Bus | None = None
         self._bus = self._new_bus()
 
     @property
     def bus(self) -> Bus:
         return self._bus
+
+    @property
+    def rebuilding(self) -> bool:
+        """Whether the producer has failed for good and the next one is not there yet: everything is refused with `not_appended`."""
+        return self._failed is self._bus
 
     async def start(self) -> None:
         await self._bus.start()
@@ -58,6 +64,7 @@ class Appender:
 
         def on_fatal(reason: str) -> None:
             log.error("producer.rebuilding", reason=reason)
+            self._failed = bus
             task = asyncio.get_running_loop().create_task(self._replace(bus))
             self._rebuilding.add(task)
             task.add_done_callback(self._rebuilding.discard)

@@ -108,13 +108,14 @@ RESULTS_SCHEMA: Final[dict[str, Any]] = {
 }
 
 _COMMON: Final = (
+    problems.MALFORMED_REQUEST, problems.URI_TOO_LONG, problems.OVERLOADED, problems.ORGANIZATION_SUSPENDED,
     problems.INVALID_BODY, problems.INVALID_HEADER, problems.MALFORMED_JSON, problems.MISSING_KEY, problems.INVALID_KEY, problems.FORBIDDEN,
     problems.REQUEST_TIMEOUT, problems.BODY_TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE, problems.HEADERS_TOO_LARGE, problems.RATE_LIMITED,
     problems.INTERNAL, problems.UNAVAILABLE,
 )  # fmt: skip
 _ONE: Final = (
     problems.PAYLOAD_TOO_LARGE, problems.DUPLICATE, problems.IN_FLIGHT, problems.INVALID_EVENT, problems.KEY_REUSED, problems.NOT_APPENDED,
-    problems.UNKNOWN_OUTCOME,
+    problems.UNKNOWN_OUTCOME, problems.SCHEMA_VIOLATION,
 )  # fmt: skip
 
 _KEY: Final[dict[str, Any]] = {"name": "X-API-Key", "in": "header", "required": True, "schema": {"type": "string"}}

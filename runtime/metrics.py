@@ -15,6 +15,7 @@ _SLOW: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # Ingest
 REQUESTS: Final = Counter("triggers_http_requests", "HTTP requests answered.", ("route", "status"))
 REQUEST_SECONDS: Final = Histogram("triggers_http_request_seconds", "From the first byte to the answer.", ("route",), buckets=_FAST)
+HTTP_REFUSED: Final = Counter("triggers_http_refused", "Requests and connections refused before a route saw them.", ("problem",))
 APPENDS: Final = Counter("triggers_appends", "Appends to events.ingested by outcome.", ("outcome",))
 KEY_LOOKUPS: Final = Counter("triggers_key_lookups", "API key look-ups by where they were answered.", ("source",))
 QUOTA_EVENTS: Final = Counter("triggers_quota_events", "Events counted against a quota by outcome.", ("outcome",))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Positive = Annotated[int, Field(gt=0)]
@@ -52,8 +52,45 @@ class RedisSettings(_Section):
 class ApiSettings(_Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    #: Interactive documentation at /docs. Off in production unless asked for.
-    docs_enabled: bool = True
+    #: Interactive documentation at /docs. Not set: everywhere but in production.
+    docs_enabled: bool | None = None
+
+    # What one connection may cost (docs/limits.md). Times are checked twice a second; nothing hangs for more than ten.
+    #: Bytes of method, target and headers together; trailers count as well.
+    head_bytes_max: Positive = 16_384
+    headers_max: Positive = 100
+    #: Path and query together.
+    target_bytes_max: Positive = 8_192
+    #: From the first byte of a request to the end of its headers.
+    head_timeout_s: Seconds = 9.0
+    #: From the end of the headers to the end of the body. `POST /events` has its own, shorter deadline.
+    body_timeout_s: Seconds = 9.0
+    #: A connection on which nothing is asked, new or used, is closed after this.
+    keep_alive_s: Seconds = 30.0
+    #: An answer of which the caller takes nothing for this long is given up.
+    send_timeout_s: Seconds = 30.0
+    #: After a last answer in the middle of a request, what still comes is thrown away this long, so that the answer is not lost to a reset.
+    linger_s: Seconds = 2.0
+    #: Requests of one connection that wait behind the one being answered.
+    pipelined_max: Positive = 16
+
+    # What all of them may cost.
+    #: Requests under way; one more is answered 503 `overloaded` at once. /health is always answered.
+    requests_max: Positive = 1_000
+    #: Open connections; one more is answered 503 and closed. Less where the process may not open that many files.
+    connections_max: Positive = 10_000
+
+    #: On a stop signal readiness says `draining` for this long before new connections are refused, so that load balancers look away.
+    drain_s: Annotated[float, Field(ge=0)] = 0.0
+    #: What is under way then gets this long; what is left is answered 503.
+    shutdown_timeout_s: Seconds = 8.0
+
+    #: Networks whose X-Forwarded-For and X-Forwarded-Proto are believed. Nobody's by default.
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    #: Origins whose pages may call the API from a browser, `*` for all. None by default.
+    cors_origins: tuple[str, ...] = ()
+    #: Strict-Transport-Security: set it only where every name of the service is served over TLS. 0 sends none.
+    hsts_max_age_s: Annotated[int, Field(ge=0)] = 0
 
 
 class AccessSettings(_Section):
@@ -157,3 +194,8 @@ class Settings(BaseSettings):
     processor: ProcessorSettings = ProcessorSettings()
     delivery: DeliverySettings = DeliverySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    @property
+    def docs_enabled(self) -> bool:
+        """Whether /docs is served: as asked, else everywhere but in production."""
+        return self.environment != "production" if self.api.docs_enabled is None else self.api.docs_enabled

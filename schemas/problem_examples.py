@@ -14,6 +14,7 @@ _WINDOW: Final = {"idempotency_window_s": 86_400}
 #: Slug → detail and further members.
 EXAMPLES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "malformed-json": ("The JSON is not JSON: Expecting value at character 20.", {"reason": "malformed"}),
+    "malformed-request": ("There is no Host header. Send exactly one (RFC 9112 section 3.2).", {}),
     "invalid-body": ("The gzip body ends too early. Nothing was appended; send it again.", {}),
     "invalid-cursor": ("The cursor is not one for this organization, mode and filter. Start without one, or use one given for them.", {}),
     "invalid-header": ("There is more than one X-API-Key header. Send exactly one.", {}),

@@ -28,6 +28,7 @@ class Problem:
 
 
 # Mend the request, then send it again.
+MALFORMED_REQUEST: Final = Problem("malformed-request", 400, "The request is not valid HTTP")
 MALFORMED_JSON: Final = Problem("malformed-json", 400, "The body is not valid JSON")
 INVALID_BODY: Final = Problem("invalid-body", 400, "The body cannot be decoded")
 INVALID_CURSOR: Final = Problem("invalid-cursor", 400, "The cursor is not valid here")
@@ -38,6 +39,7 @@ METHOD_NOT_ALLOWED: Final = Problem("method-not-allowed", 405, "The method is no
 REQUEST_TIMEOUT: Final = Problem("request-timeout", 408, "The request did not arrive in time")
 BODY_TOO_LARGE: Final = Problem("body-too-large", 413, "The body is too large")
 PAYLOAD_TOO_LARGE: Final = Problem("payload-too-large", 413, "The payload is too large")
+URI_TOO_LONG: Final = Problem("uri-too-long", 414, "The request target is too long")
 UNSUPPORTED_MEDIA_TYPE: Final = Problem("unsupported-media-type", 415, "The content type or encoding is not supported")
 INVALID_EVENT: Final = Problem("invalid-event", 422, "The event is not valid")
 INVALID_REQUEST: Final = Problem("invalid-request", 422, "The request is not valid")
@@ -64,6 +66,7 @@ KEY_REUSED: Final = Problem("idempotency-key-reused", 422, "The idempotency key 
 RATE_LIMITED: Final = Problem("quota-exceeded", 429, "Too many requests")
 NOT_APPENDED: Final = Problem("not-appended", 503, "The event was not appended")
 UNKNOWN_OUTCOME: Final = Problem("outcome-unknown", 503, "It is not known whether the event was appended")
+OVERLOADED: Final = Problem("overloaded", 503, "Too much is under way here")
 UNAVAILABLE: Final = Problem("unavailable", 503, "A server this answer needs does not respond")
 
 # Ours to mend.

@@ -23,7 +23,7 @@ from access.operator_desk import OperatorDesk
 from access.operator_routes import router as operator_router
 from access.secrets import Keyring
 from ingest.admission import Admission
-from ingest.app import Front, Readiness, create_app
+from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
 from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservations
@@ -40,7 +40,7 @@ from runtime.settings import Settings
 _PROBE_TIMEOUT_S: Final = 1.5
 
 
-def make_api(settings: Settings) -> Front:
+def make_api(settings: Settings) -> Application:
     """Everything of the API process, wired. Raises `access.secrets.KeyringError` without master keys."""
     ingest, clock = settings.ingest, SYSTEM
     cursor_key = Keyring.from_setting(settings.master_keys.get_secret_value()).derive(b"cursor")
@@ -78,7 +78,9 @@ def make_api(settings: Settings) -> Front:
     )
     desk = OperatorDesk(control, settings.redis, clock, settings.access.failed_keys_per_minute_max)
 
-    async def kafka_answers() -> bool:
+    async def kafka_answers() -> bool | str:
+        if appender.rebuilding:
+            return "rebuilding"
         return await appender.bus.reachable(_PROBE_TIMEOUT_S)
 
     async def postgres_answers() -> bool:
@@ -129,4 +131,5 @@ def make_api(settings: Settings) -> Front:
         ],
         version=version("triggers-on-kafka"),
         background=background,
+        docs=settings.docs_enabled,
     )

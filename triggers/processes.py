@@ -74,7 +74,7 @@ def stall_guard(settings: Settings) -> StallGuard:
 
 
 async def api(settings: Settings, stop: asyncio.Event) -> None:
-    from ingest.app import serve  # noqa: PLC0415
+    from ingest.server import serve  # noqa: PLC0415
     from triggers.api import make_api  # noqa: PLC0415
 
     await serve(make_api(settings), settings.api, stop)

@@ -13,7 +13,7 @@ from access import audit, epoch, event_types
 from access.event_types import UNSET, EventType, Owner
 from access.json_schemas import SCHEMA_BYTES_MAX
 from runtime.settings import Settings
-from triggers.commands.control import Modes
+from triggers.commands.options import Modes
 from triggers.commands.output import Json, control_plane, show, show_one
 
 event_type = typer.Typer(no_args_is_help=True, help="Event types and the schemas of their payloads.")

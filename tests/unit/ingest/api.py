@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, cast
 
 from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
 
 from access.auth import Authenticator, Principal
 from access.limits import Allowance, Limiter
 from ingest.admission import Admission
-from ingest.app import Front, Readiness, create_app
+from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
 from ingest.catalogue import Catalogue
 from ingest.idempotency import Outcome, Reservation, Reservations
@@ -38,6 +39,7 @@ class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
     body: dict[str, Any]
+    size: int = 0
 
 
 class Auth:
@@ -149,10 +151,10 @@ class Log:
 class Api:
     """The whole ASGI application over chosen collaborators."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: ApiSettings | None = None, *, docs: bool = True) -> None:
         self.auth, self.tick, self.log = Auth(), Tick(), Log()
         self.held = Held(self.tick)
-        self.probes = {"kafka": True, "postgres": True, "redis": True}
+        self.probes: dict[str, bool | str] = {"kafka": True, "postgres": True, "redis": True}
         self.asked = 0
         self.quota = Quota(self.tick)
         admission = Admission(
@@ -167,7 +169,7 @@ class Api:
         hot = {"/events": PostEvents(SETTINGS, SYSTEM, admission), "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
 
         def probe(name: str) -> Any:
-            async def answer() -> bool:
+            async def answer() -> bool | str:
                 self.asked += 1
                 return self.probes[name]
 
@@ -180,11 +182,22 @@ class Api:
         async def breaks() -> None:
             raise RuntimeError("secret detail")
 
+        @router.get("/endless")
+        async def endless() -> StreamingResponse:
+            async def parts() -> AsyncIterator[bytes]:
+                while True:
+                    yield b"more"
+                    await asyncio.sleep(0)
+
+            return StreamingResponse(parts())
+
         @asynccontextmanager
         async def background() -> AsyncIterator[None]:
             yield
 
-        self.app: Front = create_app(ApiSettings(), SYSTEM, hot, readiness, [router], version="1", background=background)
+        self.app: Application = create_app(
+            settings or ApiSettings(), SYSTEM, hot, readiness, [router], version="1", background=background, docs=docs
+        )
 
     async def post(self, body: object = None, headers: list[tuple[bytes, bytes]] | None = None, **changes: Any) -> Answer:
         event = {"type": "a.b", "payload": {"n": 1}, **changes} if body is None else body
@@ -213,6 +226,8 @@ class Api:
             return {"type": "http.disconnect"} if part == b"gone" else {"type": "http.request", "body": part, "more_body": given < last}
 
         async def send(message: Any) -> None:
+            whole = sent and sent[-1]["type"] == "http.response.body" and not sent[-1].get("more_body")
+            assert not whole, "sent behind a whole answer"
             sent.append(message)
 
         scope = {
@@ -228,8 +243,9 @@ class Api:
             return Answer(0, {}, {})
         found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
         content = b"".join(message.get("body", b"") for message in sent[1:])
-        answer = Answer(sent[0]["status"], found, json.loads(content) if "json" in found.get("content-type", "") else {})
-        if answer.status >= 400 and path != "/health/ready":
+        document = json.loads(content) if content and "json" in found.get("content-type", "") else {}
+        answer = Answer(sent[0]["status"], found, document, len(content))
+        if answer.status >= 400 and method != "HEAD" and path != "/health/ready":
             assert found["content-type"] == "application/problem+json"
             assert answer.body["type"].startswith("urn:triggers:problem:")
             assert answer.body["status"] == answer.status

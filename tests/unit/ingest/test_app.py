@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from runtime.settings import ApiSettings, Settings
 from schemas.problems import REGISTRY
 from tests.unit.ingest.api import HEADERS, Api
 
@@ -16,7 +17,7 @@ def api() -> Api:
 @pytest.mark.parametrize("path", ["/events", "/health"])
 async def test_another_method_is_405_and_names_those_there_are(path: str, api: Api) -> None:
     answer = await api.call("DELETE", path)
-    assert (answer.status, answer.headers["allow"]) == (405, "POST" if path == "/events" else "GET")
+    assert (answer.status, answer.headers["allow"]) == (405, "POST" if path == "/events" else "GET, HEAD")
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/events/", "/Events", "//events"])
@@ -24,13 +25,17 @@ async def test_an_unknown_path_is_404_and_never_a_redirect(path: str, api: Api) 
     assert (await api.call("POST", path, [*HEADERS, (b"host", b"elsewhere.example")])).status == 404
 
 
-async def test_too_much_in_path_and_headers_is_431(api: Api) -> None:
-    for path in ("/events", "/health"):
-        fits = await api.call("POST" if path == "/events" else "GET", path, [*HEADERS, (b"x-big", b"x" * 16_000)], [b"{}"])
-        assert fits.status in (200, 422)
-        answer = await api.call("GET", path, [*HEADERS, (b"x-big", b"x" * 16_384)])
-        assert (answer.status, answer.headers["connection"]) == (431, "close")
-    assert (await api.call("GET", "/" + "x" * 16_384)).status == 431
+@pytest.mark.parametrize("path", ["/health", "/nothing", "/events"])
+async def test_head_is_get_without_a_body(path: str, api: Api) -> None:
+    got, head = await api.call("GET", path), await api.call("HEAD", path)
+    assert (head.status, head.headers["content-type"]) == (got.status, got.headers["content-type"])
+    assert head.size == 0
+    assert head.headers["content-length"] == got.headers["content-length"]
+
+
+async def test_head_of_a_stream_ends_with_its_headers(api: Api) -> None:
+    answer = await asyncio.wait_for(api.call("HEAD", "/endless"), 5)
+    assert (answer.status, answer.size) == (200, 0)
 
 
 async def test_readiness_names_each_server_and_asks_at_most_once_a_second(api: Api) -> None:
@@ -48,6 +53,36 @@ async def test_without_kafka_or_postgres_it_is_not_ready_but_lives(server: str, 
     answer = await api.call("GET", "/health/ready")
     assert (answer.status, answer.body["status"], answer.body["dependencies"][server]) == (503, "unavailable", "down")
     assert (await api.call("GET", "/health")).status == 200
+
+
+async def test_a_server_that_is_being_replaced_is_named_so(api: Api) -> None:
+    api.probes["kafka"] = "rebuilding"
+    answer = await api.call("GET", "/health/ready")
+    assert (answer.status, answer.body["status"], answer.body["dependencies"]["kafka"]) == (503, "unavailable", "rebuilding")
+
+
+async def test_draining_is_said_at_once_and_whatever_the_servers_say(api: Api) -> None:
+    assert (await api.call("GET", "/health/ready")).status == 200
+    api.app.readiness.drain()
+    answer = await api.call("GET", "/health/ready")
+    assert (answer.status, answer.body["status"]) == (503, "draining")
+    assert (await api.call("GET", "/health")).status == 200
+    assert (await api.post()).status == 201
+
+
+async def test_without_docs_there_is_no_page_and_nobody_is_sent_there() -> None:
+    api = Api(docs=False)
+    assert (await api.call("GET", "/docs")).status == 404
+    assert "docs" not in (await api.call("GET", "/")).body
+    assert "docs" in (await Api().call("GET", "/")).body
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked", "served"),
+    [("development", None, True), ("production", None, False), ("production", True, True), ("development", False, False)],
+)
+def test_docs_are_off_in_production_unless_asked_for(environment: str, asked: bool | None, served: bool) -> None:
+    assert Settings(environment=environment, api=ApiSettings(docs_enabled=asked)).docs_enabled is served
 
 
 async def test_openapi_shows_post_events_with_an_example_for_every_answer(api: Api) -> None:

@@ -96,6 +96,26 @@ async def test_a_producer_that_failed_for_good_is_replaced_and_stopped(producers
     assert producers[1].running
 
 
+async def test_it_says_so_while_it_has_no_producer_that_works(producers: Producers) -> None:
+    appender = Appender(producers.make, in_flight_max=10)
+    await appender.start()
+    assert not appender.rebuilding
+    producers[0].on_fatal("fenced")
+    assert appender.rebuilding
+    await settled(lambda: not producers[0].running)
+    assert producers[1].running
+    assert not appender.rebuilding
+
+
+async def test_a_failure_of_a_producer_that_is_gone_already_is_no_rebuilding(producers: Producers) -> None:
+    appender = Appender(producers.make, in_flight_max=10)
+    await appender.start()
+    producers[0].on_fatal("fenced")
+    await settled(lambda: not producers[0].running)
+    producers[0].on_fatal("fenced")
+    assert not appender.rebuilding
+
+
 async def test_a_producer_that_fails_while_the_one_before_it_is_being_stopped_is_replaced_too(producers: Producers) -> None:
     appender = Appender(producers.make, in_flight_max=10)
     await appender.start()

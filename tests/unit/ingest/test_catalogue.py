@@ -10,12 +10,12 @@ import psycopg
 import pytest
 
 from ingest import catalogue
-from schemas.strict import NESTING_MAX
 from ingest.catalogue import Catalogue, Validators
 from runtime.postgres import Pool
 from schemas.events import Mode
 from schemas.ids import OrganizationId
 from schemas.problems import ProblemError
+from schemas.strict import NESTING_MAX
 from tests.unit.access.fakes import Clock
 
 ACME, OTHER = OrganizationId("org_1"), OrganizationId("org_2")
