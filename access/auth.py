@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -112,6 +113,13 @@ class Authenticator:
         A count and not the epoch itself, because a round trip that was overtaken by a later one shows an old epoch again.
         """
         return self._changes
+
+    async def moved(self) -> bool:
+        """Whether a round trip made now shows another epoch. False without Redis."""
+        before = self._changes
+        with suppress(RedisUnavailable):
+            await self.tick.touch()
+        return self._changes != before
 
     def cached(self, key: str, address: str | None = None) -> Principal | None:
         """Who `key` belongs to if this process knows; `address` is the client's.

@@ -100,7 +100,7 @@ class Admission:
     async def one(self, caller: Caller, draft: Draft) -> Admitted:
         """Raises `ProblemError`; a 503's `outcome` says whether the event may be in the log."""
         async with within(caller.deadline_s, too_slow_to_check):
-            await self._conforms(caller, draft.type, draft.payload)
+            await self._conforms_now(caller, draft)
             ready = self._ready(caller, draft)
             counting = asyncio.ensure_future(self.count(caller, 1))  # begins first, and travels with the reservation
             held = await self._reserve(ready)
@@ -177,6 +177,15 @@ class Admission:
             return await self._append(caller, ready, held)
         except ProblemError as error:
             return error
+
+    async def _conforms_now(self, caller: Caller, draft: Draft) -> None:
+        """As `_conforms`, for an event that has made no round trip yet: a schema that was taken away may not refuse it."""
+        try:
+            await self._conforms(caller, draft.type, draft.payload)
+        except ProblemError:
+            if not await self._authenticator.moved():
+                raise
+            await self._conforms(caller, draft.type, draft.payload)
 
     async def _conforms(self, caller: Caller, event_type: str, payload: bytes) -> None:
         """Raises the problem `schema-violation`."""

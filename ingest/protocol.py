@@ -9,21 +9,18 @@ This module refuses to know any route.
 from __future__ import annotations
 
 import asyncio
-import sys
-from enum import Enum, auto
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ingest import heads
+from ingest.connection import Closing, Cycle, Phase, Server, Unsent
 from ingest.heads import Refused
-from ingest.refusals import Refusals
-from runtime.settings import ApiSettings
 
 #: Discarded after a last answer in the middle of a request; then the connection is reset.
 _LINGER_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -33,58 +30,8 @@ _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _WATCHED: Final = frozenset({b"host", b"transfer-encoding", b"expect"})
 #: Answered whatever is under way, so that a busy process is not taken for a dead one.
 _ALWAYS_ANSWERED: Final = b"/health"
-
-
-class Phase(Enum):
-    """Where the receiving side of a connection is. `BUSY`: a request is whole and its answer is not."""
-
-    IDLE = auto()
-    HEAD = auto()
-    BODY = auto()
-    BUSY = auto()
-    CLOSING = auto()
-
-
 # Bound once: the members are looked up several times a request.
 _IDLE, _HEAD, _BODY, _BUSY, _CLOSING = Phase
-
-
-class Server:
-    """What all connections of a server share."""
-
-    def __init__(self, settings: ApiSettings, refusals: Refusals, *, connections_max: int) -> None:
-        self.settings = settings
-        self.refusals = refusals
-        self.connections_max = connections_max
-        #: Every answer from now on is its connection's last.
-        self.draining = False
-
-
-class Cycle(RequestResponseCycle):
-    """One request and its answer."""
-
-    wants_keep_alive: bool
-    refusals: Refusals
-
-    async def send_500_response(self) -> None:
-        """The application ended without an answer: cut off by the shutdown, or by an error nobody caught."""
-        stopped = isinstance(sys.exc_info()[1], asyncio.CancelledError)
-        for message in self.refusals.unanswered(self.scope, stopped=stopped):
-            await self.send(cast(Any, message))
-
-
-class _Closing:
-    """The transport as uvicorn's parts see it: closing it is the protocol's decision."""
-
-    __slots__ = ("close", "get_extra_info", "is_closing", "pause_reading", "resume_reading", "write")
-
-    def __init__(self, transport: asyncio.Transport, protocol: BoundedProtocol) -> None:
-        self.write = transport.write
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
-        self.get_extra_info = transport.get_extra_info
-        self.close = protocol.finish
-        self.is_closing = protocol.is_closing
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -120,14 +67,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing: tuple[bytes, bytes] | None = None
         self._retelling = False
         self._discarded = 0
-        self._unsent = 0
-        self._unsent_since_s = 0.0
+        self._unsent = Unsent()
 
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._inner = transport
-        super().connection_made(cast(asyncio.Transport, _Closing(transport, self)))
+        super().connection_made(cast(asyncio.Transport, Closing(transport, self)))
         self.headers, self.url = [], b""
         self._since_s = self.loop.time()
         if len(self.connections) > self._server.connections_max:
@@ -170,7 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def sweep(self, now_s: float) -> None:
         """Hold the connection to its deadlines."""
-        if self._not_taken(now_s):
+        if self._unsent.stuck(self._inner.get_write_buffer_size(), now_s, self._settings.send_timeout_s):
             self._inner.abort()
             return
         since_s = now_s - self._since_s
@@ -187,14 +133,6 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(heads.too_slow("body"))
         elif self._phase is _CLOSING and since_s > self._settings.linger_s and not self._unsent:
             self._inner.abort()
-
-    def _not_taken(self, now_s: float) -> bool:
-        """Whether the caller has taken nothing of what was written for too long."""
-        size = self._inner.get_write_buffer_size()
-        if size and (not self._unsent or size < self._unsent):
-            self._unsent_since_s = now_s
-        self._unsent = size
-        return bool(size) and now_s - self._unsent_since_s > self._settings.send_timeout_s
 
     # What comes
 
@@ -398,6 +336,3 @@ class BoundedProtocol(HttpToolsProtocol):
         self._inner.write(words)
         self._phase = _BODY  # whatever came, there is more of it than was read
         self.finish()
-
-    def _is_head(self) -> bool:
-        return bool(self.url) and self.parser.get_method() == b"HEAD"

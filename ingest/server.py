@@ -12,8 +12,9 @@ from typing import Any, Final, cast
 import uvicorn
 
 from ingest.app import Application
+from ingest.connection import Server
 from ingest.middleware import security_headers
-from ingest.protocol import BoundedProtocol, Server
+from ingest.protocol import BoundedProtocol
 from ingest.refusals import Refusals
 from runtime.settings import ApiSettings
 from runtime.telemetry import log

@@ -27,6 +27,11 @@ from triggers.system import System
 ANSWER_TIMEOUT_S: Final = 10.0
 _READ_BYTES: Final = 65_536
 EVENT_BODY: Final = b'{"type":"a.b","payload":1}'
+PAYLOAD_MAX: Final = 262_144
+BODY_MAX: Final = PAYLOAD_MAX + 16_384
+#: Header lines that say how long a body is.
+CHUNKED: Final = b"Transfer-Encoding: chunked"
+LENGTH: Final = b"Content-Length: %d" % len(EVENT_BODY)
 
 Header = tuple[str | bytes, str | bytes]
 
@@ -311,3 +316,13 @@ def close_quietly(connections: Iterable[RawConnection]) -> None:
     for connection in connections:
         with suppress(OSError):
             connection.socket.close()
+
+
+def chunked(*chunks: bytes, trailer: bytes = b"") -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n" + trailer + b"\r\n"
+
+
+def raw_event(key: str, *lines: bytes, body: bytes = EVENT_BODY) -> bytes:
+    """`POST /events` with exactly these header lines beside the honest ones."""
+    own = [b"POST /events HTTP/1.1", b"Host: api.test", b"Content-Type: application/json", b"X-API-Key: " + key.encode()]
+    return b"\r\n".join([*own, *lines, b"", b""]) + body

@@ -45,7 +45,8 @@ class Answer(NamedTuple):
 class Auth:
     """`known` is cached; `revoke` is what the next round trip shows."""
 
-    def __init__(self) -> None:
+    def __init__(self, tick: Tick) -> None:
+        self.tick = tick
         self.principal: Principal | None = PRINCIPAL
         self.known = True
         self.changes = 0
@@ -60,6 +61,12 @@ class Auth:
         if self.principal is None:
             raise ProblemError(self.error, "No.")
         return self.principal
+
+    async def moved(self) -> bool:
+        before = self.changes
+        with suppress(RedisUnavailable):
+            await self.tick.touch()
+        return self.changes != before
 
     def revoke(self) -> None:
         self.principal, self.changes = None, self.changes + 1
@@ -97,7 +104,8 @@ class Quota:
 class Types:
     """A catalogue that refuses one type."""
 
-    refused = "refused.type"
+    def __init__(self) -> None:
+        self.refused = "refused.type"
 
     def known(self, _organization: str, _mode: str) -> Types:
         return self
@@ -152,7 +160,8 @@ class Api:
     """The whole ASGI application over chosen collaborators."""
 
     def __init__(self, settings: ApiSettings | None = None, *, docs: bool = True) -> None:
-        self.auth, self.tick, self.log = Auth(), Tick(), Log()
+        self.tick, self.log, self.types = Tick(), Log(), Types()
+        self.auth = Auth(self.tick)
         self.held = Held(self.tick)
         self.probes: dict[str, bool | str] = {"kafka": True, "postgres": True, "redis": True}
         self.asked = 0
@@ -162,7 +171,7 @@ class Api:
             SYSTEM,
             cast(Authenticator, self.auth),
             cast(Limiter, self.quota),
-            cast(Catalogue, Types()),
+            cast(Catalogue, self.types),
             cast(Reservations, self.held),
             cast(Appender, self.log),
         )

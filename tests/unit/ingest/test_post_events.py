@@ -214,3 +214,16 @@ async def test_an_event_that_breaks_its_types_schema_is_not_appended(api: Api) -
     assert (await api.post(type="refused.type", idempotency_key="k")).status == 422
     assert api.log.events == []
     assert api.held.told == []
+
+
+async def test_a_schema_that_was_taken_away_refuses_nothing_any_more(api: Api) -> None:
+    def taken_away() -> None:
+        api.auth.changes, api.types.refused = api.auth.changes + 1, ""
+
+    api.tick.on_trip = taken_away
+    assert (await api.post(type="refused.type")).status == 201
+
+
+async def test_without_redis_the_schema_that_is_known_holds(api: Api) -> None:
+    api.tick.up = False
+    assert (await api.post(type="refused.type")).status == 422
