@@ -25,7 +25,10 @@ import uvloop
 
 @dataclass(frozen=True)
 class Load:
-    """`keys` are used in turn, one API key an organization. `batch` events a request (0: `POST /events`). `ids_path` gets each 201's id."""
+    """`keys` are used in turn, one API key an organization. `batch`: events a request, 0 for `POST /events`.
+
+    `ids_path` gets a line for each 201: the event's id, and when the answer came as Unix seconds.
+    """
 
     port: int
     keys: list[str]
@@ -64,7 +67,7 @@ class _Generator:
         self.number = 0
         self.latencies_s: list[float] = []
         self.statuses: Counter[int] = Counter()
-        self.bodies: list[bytes] = []
+        self.bodies: list[tuple[float, bytes]] = []
         self._filling = b"x" * max(0, load.event_bytes - 150)
 
     def request(self) -> bytes:
@@ -94,7 +97,7 @@ class _Generator:
         self.statuses[status] += 1
         self.latencies_s.append(latency_s)
         if self.load.ids_path is not None:
-            self.bodies.append(body)
+            self.bodies.append((time.time(), body))
 
 
 class _Connection(asyncio.Protocol):
@@ -185,12 +188,16 @@ async def _open(generator: _Generator, rate_per_s: float) -> float:
     return time.perf_counter() - began_s
 
 
-def _ids(bodies: list[bytes], batch: bool) -> list[str]:
-    found: list[str] = []
-    for body in bodies:
+def _ids(bodies: list[tuple[float, bytes]], batch: bool) -> list[tuple[str, float]]:
+    """(event id, when its 201 came as Unix seconds)."""
+    found: list[tuple[str, float]] = []
+    for at_s, body in bodies:
         document = json.loads(body)
-        found += [one["event"]["id"] for one in document["results"] if one["status"] == 201] if batch else [document.get("id", "")]
-    return [one for one in found if one]
+        if batch:
+            found += [(one["event"]["id"], at_s) for one in document["results"] if one["status"] == 201]
+        elif "id" in document:
+            found.append((document["id"], at_s))
+    return found
 
 
 def main(load: Load) -> Outcome:
@@ -202,7 +209,7 @@ def main(load: Load) -> Outcome:
     good = generator.statuses[201] + generator.statuses[200]
     ids = _ids(generator.bodies, bool(load.batch))
     if load.ids_path is not None:
-        Path(load.ids_path).write_text("\n".join(ids))
+        Path(load.ids_path).write_text("\n".join(f"{event_id} {at_s:.6f}" for event_id, at_s in ids))
 
     def quantile(share: float) -> float:
         return 1000 * taken[min(len(taken) - 1, int(share * len(taken)))]

@@ -38,7 +38,8 @@ def events(count: int, owners: list[OrganizationId], *, payload_bytes: int = 200
 def produce(kafka: KafkaSettings, topic: str, values: Iterator[tuple[bytes, bytes]]) -> int:
     """(key, value) pairs to a topic, placed by murmur2; how many."""
     producer = Producer({
-        "bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 20, "enable.idempotence": True, "partitioner": "murmur2", "queue.buffering.max.messages": 500_000,
+        "bootstrap.servers": kafka.bootstrap_servers, "enable.idempotence": True, "partitioner": "murmur2", "linger.ms": 20,
+        "queue.buffering.max.messages": 500_000,
         "queue.buffering.max.kbytes": 1_048_576,
     })  # fmt: skip
     count = 0

@@ -107,8 +107,36 @@ def rig(**environment: str) -> Iterator[Rig]:
             stack.destroy()
 
 
+class Sink:
+    """A `benchmarks.sink` process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "received"
+        self._process = subprocess.Popen([sys.executable, "-m", "benchmarks.sink", str(self._path)], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def stop(self) -> list[tuple[str, str, float]]:
+        """(webhook-id, path, Unix seconds) of every request, in order."""
+        self._process.terminate()
+        self._process.wait(60)
+        lines = [line.split(" ") for line in self._path.read_text().splitlines()]
+        return [(identity, path, float(at_s)) for identity, path, at_s in lines]
+
+
+def read_times(path: Path) -> dict[str, float]:
+    """Event ids of a load's 201s, and when each came, as Unix seconds."""
+    lines = [line.split(" ") for line in path.read_text().splitlines()]
+    found = {event_id: float(at_s) for event_id, at_s in lines}
+    assert len(found) == len(lines), "an id was given twice"
+    return found
+
+
 def read_ids(path: Path) -> list[str]:
-    return [line for line in path.read_text().split("\n") if line]
+    return list(read_times(path))
 
 
 def _listens(port: int) -> bool:
