@@ -19,7 +19,7 @@ from access.organizations import NotThere
 from access.schema_walk import Document, SchemaError
 from access.texts import one_line
 from runtime.sql import load
-from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, Mode
+from schemas.events import EVENT_TYPE_CHARS_MAX, PRODUCER_TYPE_PATTERN, Mode
 
 #: Of an organization and mode: types there are, types there ever were, bytes of all schemas that are enforced.
 TYPES_MAX: Final = 1_000
@@ -32,7 +32,7 @@ CHANGES_PER_MINUTE_MAX: Final = 120
 DESCRIPTION_CHARS_MAX: Final = 1_000
 PAGE_MAX: Final = 1_000
 VERSIONS_PAGE_MAX: Final = 50
-_TYPE: Final = re.compile(EVENT_TYPE_PATTERN)
+_TYPE: Final = re.compile(PRODUCER_TYPE_PATTERN)
 _INTEGER_MAX: Final = 2**31 - 1
 
 

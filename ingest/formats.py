@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from itertools import islice
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -15,7 +16,14 @@ from msgspec import Raw
 from ingest import cloudevents
 from ingest.accept import Draft, native
 from schemas.events import IDEMPOTENCY_KEY_CHARS_MAX
-from schemas.problems import INVALID_HEADER, INVALID_REQUEST, MALFORMED_JSON, UNSUPPORTED_MEDIA_TYPE, ProblemError
+from schemas.problems import (
+    INVALID_HEADER,
+    INVALID_REQUEST,
+    MALFORMED_JSON,
+    PAYLOAD_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    ProblemError,
+)
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 Format = Literal["native", "structured", "binary"]
@@ -35,6 +43,14 @@ _SF_STRING: Final = re.compile(rb'\A"((?:[ !#-\[\]-~]|\\["\\])*)"\Z')
 #: A bare token is taken too: most clients send their key without quotes, and it cannot be mistaken for anything else.
 _BARE_KEY: Final = re.compile(rb"\A[!#-\[\]-~]+\Z")
 _ACCEPT_ENCODING: Final = {"Accept-Encoding": "gzip, zstd, identity"}
+
+#: An array is read into a struct of one more field than there may be items: what comes after that is checked to be JSON and not kept,
+#: where a list of millions of small items would take hundreds of megabytes before it could be counted.
+_Items: Final[Any] = msgspec.defstruct("_Items", [(f"item{n}", Raw, Raw()) for n in range(ITEMS_MAX + 1)], array_like=True)
+_items_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Items)
+_BLANK: Final = b" \t\r\n"
+#: A line that is not blank, and the blank ones before it. It matches at once wherever the text does not end in blanks.
+_LINE: Final = re.compile(rb"[ \t\r\n]*([^\n]+)")
 
 
 class Shape(NamedTuple):
@@ -102,21 +118,40 @@ def batch_format_of(headers: RawHeaders) -> BatchFormat:
 def items_of(body: bytes, batch_format: BatchFormat) -> list[bytes]:
     """The items of a batch, unread, each of them an event or something wrong. Raises the problems `malformed-json`, `invalid-request`."""
     if batch_format == "lines":
-        items = [line for line in body.split(b"\n") if line.strip(b" \t\r")]
+        items = [line[1] for line in islice(_LINE.finditer(body.rstrip(_BLANK)), ITEMS_MAX + 1)]
     else:
-        try:
-            items = [bytes(item) for item in msgspec.json.decode(body, type=list[Raw])]
-        except msgspec.ValidationError:
-            raise ProblemError(INVALID_REQUEST, "A batch is a JSON array of events. Send one event to /events.") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ProblemError(MALFORMED_JSON, f"The body cannot be read: {error}. Nothing of it was appended.") from None
+        items = _items_of_array(body)
     if not 1 <= len(items) <= ITEMS_MAX:
-        raise ProblemError(INVALID_REQUEST, f"A batch has 1 to {ITEMS_MAX} events, this one {len(items)}. Nothing of it was appended.")
+        count = len(items) if len(items) <= ITEMS_MAX else "more"
+        raise ProblemError(INVALID_REQUEST, f"A batch has 1 to {ITEMS_MAX} events, this one {count}. Nothing of it was appended.")
     return items
 
 
-def item(body: bytes, *, batch_format: BatchFormat, payload_bytes_max: int) -> Draft:
-    """One item of a batch. Raises `ProblemError`."""
+def _items_of_array(body: bytes) -> list[bytes]:
+    """At most one more than there may be."""
+    try:
+        found = msgspec.structs.astuple(_items_decoder.decode(body))
+    except msgspec.ValidationError:
+        raise ProblemError(INVALID_REQUEST, "A batch is a JSON array of events. Send one event to /events.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProblemError(MALFORMED_JSON, f"The body cannot be read: {error}. Nothing of it was appended.") from None
+    except RecursionError:
+        detail = (
+            "An event of the batch is nested so deep that they cannot be told apart. Make it flatter; nothing of the batch was appended."
+        )
+        raise ProblemError(INVALID_REQUEST, detail, members={"reason": "too_deep"}) from None
+    return [item for item in map(bytes, found) if item]
+
+
+def item(body: bytes, *, batch_format: BatchFormat, payload_bytes_max: int, body_bytes_max: int) -> Draft:
+    """One item of a batch. Raises `ProblemError`.
+
+    `body_bytes_max` is what it could have as a request of its own: what is longer is not looked at, because reading costs many times
+    its bytes.
+    """
+    if len(body) > body_bytes_max:
+        detail = f"The event has {len(body)} bytes, at most {body_bytes_max} are taken, {payload_bytes_max} of them payload."
+        raise ProblemError(PAYLOAD_TOO_LARGE, f"{detail} Send a reference to it.")
     if batch_format == "cloudevents":
         return cloudevents.structured(body, payload_bytes_max=payload_bytes_max)
     return native(body, None, payload_bytes_max=payload_bytes_max)

@@ -55,6 +55,7 @@ class PostBatch(Endpoint):
         super().__init__(clock, admission)
         self.deadline_s = settings.batch_deadline_s
         self._payload_bytes_max = settings.payload_bytes_max
+        self._item_bytes_max = settings.payload_bytes_max + settings.body_overhead_bytes_max
         self._body_bytes_max = settings.batch_bytes_max
         self._window_s = int(settings.idempotency_window_s)
         self._too_large = f"A batch may have {self._body_bytes_max} bytes. Send it in parts; nothing of it was appended."
@@ -65,7 +66,12 @@ class PostBatch(Endpoint):
         async with within(caller.deadline_s, too_slow_body):
             body = await read_body(headers, receive, coding, bytes_max=self._body_bytes_max, what=self._too_large)
         items = formats.items_of(body, batch_format)
-        read = partial(formats.item, batch_format=batch_format, payload_bytes_max=self._payload_bytes_max)
+        read = partial(
+            formats.item,
+            batch_format=batch_format,
+            payload_bytes_max=self._payload_bytes_max,
+            body_bytes_max=self._item_bytes_max,
+        )
         outcomes = await self.admission.many(caller, items, read)
         duration_s = self.clock.monotonic_s() - began_s
         results = [self._result(place, outcome, caller.context, duration_s) for place, outcome in enumerate(outcomes)]

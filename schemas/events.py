@@ -19,6 +19,9 @@ MODES: Final[tuple[Mode, ...]] = ("live", "test")
 
 #: An event type: segments of letters, digits, `_` and `-` joined by dots (CloudEvents 1.0 advises reverse DNS; Svix's set of characters).
 EVENT_TYPE_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+#: What producers may use of it: types that begin with `__` are kept for the system itself. No lookahead, because the pattern is
+#: published and not every engine has it.
+PRODUCER_TYPE_PATTERN: Final = r"^(_|_?[A-Za-z0-9-][A-Za-z0-9_-]*)(\.[A-Za-z0-9_-]+)*$"
 EVENT_TYPE_CHARS_MAX: Final = 256
 SUBJECT_CHARS_MAX: Final = 256
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255

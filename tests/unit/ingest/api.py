@@ -32,7 +32,7 @@ ORGANIZATION = ids.organization_id(1, bytes(10))
 PRINCIPAL = Principal(ApiKeyId("key_1"), ORGANIZATION, "test", ("events:write",), "free", None, None)
 HELD = ids.event_id(7, bytes(10))
 HEADERS = [(b"x-api-key", b"k"), (b"content-type", b"application/json")]
-SETTINGS = IngestSettings(request_deadline_s=0.3, batch_deadline_s=0.5)
+SETTINGS = IngestSettings(request_deadline_s=0.3, batch_deadline_s=5.0)
 
 
 class Answer(NamedTuple):

@@ -72,6 +72,15 @@ async def test_a_bomb_is_never_inflated_past_the_limit(coding: Coding) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    ("coding", "empty"), [("gzip", gzip.compress(b"")), ("zstd", zstd.compress(b"")), ("zstd", b"\x50\x2a\x4d\x18" + bytes(4))]
+)
+async def test_streams_that_hold_nothing_are_not_inflated_for_ever(coding: Coding, empty: bytes) -> None:
+    some = COMPRESS[coding](b"some text")
+    assert await read(empty * 999 + some, coding) == b"some text"
+    assert await refused(empty * 1_000 + some, coding) == "invalid-body"
+
+
 async def test_what_is_announced_too_long_is_refused_before_it_is_read() -> None:
     async def receive() -> MutableMapping[str, Any]:
         raise AssertionError("read on")

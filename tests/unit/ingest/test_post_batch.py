@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from ingest.append import not_appended
-from ingest.formats import ITEMS_MAX
+from ingest.formats import ITEMS_MAX, BatchFormat, items_of
+from schemas.problems import TYPE_PREFIX, ProblemError
 from tests.unit.ingest.api import HEADERS, HELD, SETTINGS, Answer, Api, slug
 
 
@@ -26,6 +28,10 @@ def statuses(answer: Answer) -> list[int]:
             assert result["problem"]["status"] == result["status"]
             assert result["problem"]["detail"]
     return [result["status"] for result in results]
+
+
+def slug_of(answer: Answer, place: int) -> str:
+    return str(answer.body["results"][place]["problem"]["type"]).removeprefix(TYPE_PREFIX)
 
 
 async def test_each_event_has_an_answer_in_order_and_one_that_is_wrong_disturbs_no_other(api: Api) -> None:
@@ -94,7 +100,12 @@ async def test_a_batch_has_1_to_1000_events(count: int, status: int, api: Api) -
     [
         (b"", 400, "malformed-json"),
         (b"[{]", 400, "malformed-json"),
-        (b"[" * 100_000, 400, "malformed-json"),
+        (b"[1,2,]", 400, "malformed-json"),
+        (b"[" + b"1," * 2_000 + b"nonsense]", 400, "malformed-json"),
+        (b"[1]]", 400, "malformed-json"),
+        (b'\xef\xbb\xbf[{"type":"a","payload":1}]', 400, "malformed-json"),
+        ('[{"type":"a","payload":1}]'.encode("utf-16"), 400, "malformed-json"),
+        (b"[" + b"[" * 2_000 + b"]" * 2_000 + b"]", 422, "invalid-request"),
         (b'{"type":"a","payload":1}', 422, "invalid-request"),
         (b"null", 422, "invalid-request"),
     ],
@@ -103,6 +114,32 @@ async def test_what_is_no_batch_is_refused_whole(body: bytes, status: int, probl
     answer = await api.batch(body)
     assert (answer.status, slug(answer)) == (status, problem)
     assert api.log.events == []
+
+
+async def test_an_event_too_long_to_be_sent_alone_is_refused_unread_and_disturbs_no_other(api: Api) -> None:
+    limit = SETTINGS.payload_bytes_max + SETTINGS.body_overhead_bytes_max
+    fits = b'{"type":"a","payload":2}'
+    fits += b" " * (limit - len(fits))
+    answer = await api.batch(
+        b"\n".join([b'{"type":"a","payload":1}', b"[" * (limit + 1), b" " + fits[:-1], fits + b" 1"]), b"application/jsonl"
+    )
+    assert statuses(answer) == [201, 413, 201, 413]
+    assert slug_of(answer, 1) == "payload-too-large"
+
+
+@pytest.mark.parametrize(
+    ("body", "batch_format"),
+    [(b"[" + b"1," * 1_000_000 + b"1]", "array"), (b"1\n" * 1_000_000, "lines"), (b"\n \r" * 1_000_000, "lines")],
+)
+def test_a_batch_of_far_too_many_is_refused_without_holding_them(body: bytes, batch_format: BatchFormat) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProblemError) as caught:
+            items_of(body, batch_format)
+        assert tracemalloc.get_traced_memory()[1] < len(body) + 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert caught.value.problem.slug == "invalid-request"
 
 
 async def test_media_type_idempotency_header_and_size_are_checked_before_the_body(api: Api) -> None:
