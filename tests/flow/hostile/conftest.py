@@ -32,6 +32,12 @@ def tenant(system: System) -> Tenant:
 
 
 @pytest.fixture(scope="package")
+def reader(system: System) -> Tenant:
+    """Of another organization: what these tests get accepted is read back, and must be found in one page."""
+    return make_tenant(system.settings, "kept")
+
+
+@pytest.fixture(scope="package")
 def tight(system: System) -> Iterator[Api]:
     extra = {**TIGHT, "TRIGGERS_API__PORT": str(free_ports(1)[0])}
     api = Api("tight", settings_of({**system.environment, **extra}))
