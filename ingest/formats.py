@@ -48,6 +48,9 @@ _ACCEPT_ENCODING: Final = {"Accept-Encoding": "gzip, zstd, identity"}
 #: where a list of millions of small items would take hundreds of megabytes before it could be counted.
 _Items: Final[Any] = msgspec.defstruct("_Items", [(f"item{n}", Raw, Raw()) for n in range(ITEMS_MAX + 1)], array_like=True)
 _items_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Items)
+#: The decoder refuses half a surrogate pair anywhere, which is for each event to answer: other digits are read in its place.
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_BETWEEN: Final = re.compile(rb"[ \t\r\n,]*")
 _BLANK: Final = b" \t\r\n"
 #: A line that is not blank, and the blank ones before it. It matches at once wherever the text does not end in blanks.
 _LINE: Final = re.compile(rb"[ \t\r\n]*([^\n]+)")
@@ -129,8 +132,9 @@ def items_of(body: bytes, batch_format: BatchFormat) -> list[bytes]:
 
 def _items_of_array(body: bytes) -> list[bytes]:
     """At most one more than there may be."""
+    readable, replaced = _SURROGATE.subn(rb"\\u0020", body)
     try:
-        found = msgspec.structs.astuple(_items_decoder.decode(body))
+        found = msgspec.structs.astuple(_items_decoder.decode(readable))
     except msgspec.ValidationError:
         raise ProblemError(INVALID_REQUEST, "A batch is a JSON array of events. Send one event to /events.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -140,7 +144,19 @@ def _items_of_array(body: bytes) -> list[bytes]:
             "An event of the batch is nested so deep that they cannot be told apart. Make it flatter; nothing of the batch was appended."
         )
         raise ProblemError(INVALID_REQUEST, detail, members={"reason": "too_deep"}) from None
-    return [item for item in map(bytes, found) if item]
+    items = [item for item in map(bytes, found) if item]
+    return _same_places(body, items) if replaced else items
+
+
+def _same_places(body: bytes, items: Sequence[bytes]) -> list[bytes]:
+    """What stands in the array `body` where `items` stand in one that is the same but for characters within them."""
+    at, found = body.index(b"[") + 1, []
+    for one in items:
+        between = _BETWEEN.match(body, at)
+        at = at if between is None else between.end()
+        found.append(body[at : at + len(one)])
+        at += len(one)
+    return found
 
 
 def item(body: bytes, *, batch_format: BatchFormat, payload_bytes_max: int, body_bytes_max: int) -> Draft:

@@ -57,6 +57,20 @@ async def test_lines_may_be_wrong_each_on_its_own(api: Api) -> None:
     assert [bytes(event.payload) for event in api.log.events] == [b'{"x" : 1}', b"2"]
 
 
+@pytest.mark.parametrize("between", [b",", b" ,\r\n\t"])
+def test_items_are_cut_where_they_stand_whatever_is_in_their_strings(between: bytes) -> None:
+    items = [
+        b'"\\ud800"',
+        b"[ 1 , 2 ]",
+        b'{"a":"\\uDFFF,\\"]","b":"\\ud83d\\ude00"}',
+        b'"\\\\ud800"',
+        b'"\\\\\\ud800"',
+        b"-1e5",
+        b'"\xff"',
+    ]
+    assert items_of(b" [ " + between.join(items) + b" ] ", "array") == items
+
+
 async def test_a_cloudevents_batch_is_taken(api: Api) -> None:
     events = [{"specversion": "1.0", "id": str(n), "source": "s", "type": "t", "data": n} for n in range(3)]
     events[1]["specversion"] = "0.3"
