@@ -18,7 +18,7 @@ from ingest.caller import Caller
 from runtime.clock import Clock
 from runtime.metrics import REQUEST_SECONDS, REQUESTS
 from runtime.telemetry import event_line, log
-from schemas.problems import INTERNAL, REQUEST_TIMEOUT, UNAVAILABLE, ProblemError
+from schemas.problems import INTERNAL, INVALID_KEY, REQUEST_TIMEOUT, UNAVAILABLE, ProblemError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -60,6 +60,8 @@ class Endpoint:
             answer = await self.reply(caller, scope, receive, began_s)
         except ProblemError as error:
             answer = await self._refused(error, caller, context, began_s)
+            if error.problem is INVALID_KEY:
+                caller = None  # it was valid until now: who holds it is told no more about the organization than a stranger
         except ClientGone:
             REQUESTS.labels(self.route, "gone").inc()
             return

@@ -206,7 +206,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._phase is not _HEAD:
             return  # a trailer, which may not be taken for a header (RFC 9110 section 6.5.1)
         name = name.lower()
-        self.headers.append((name, value))
+        # Blanks around a value are none of it (RFC 9110 section 5.5); the parser leaves a tab at the end. What decides where a request ends
+        # is looked at as it was sent: there the parser's reading must be ours.
+        self.headers.append((name, value.strip(b" \t")))
         if len(self.headers) > self._headers_max:
             raise heads.too_many_headers(self._headers_max)
         if name in _WATCHED:

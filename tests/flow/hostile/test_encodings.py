@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 import zlib
+from collections.abc import Callable
 
 import pytest
 
@@ -27,7 +28,7 @@ from triggers.system import System
 BATCH_MAX = 5_242_880
 ZEROS = bytes(10_000_000)
 SKIPPABLE = b"\x50\x2a\x4d\x18" + bytes(4)
-COMPRESS = {"gzip": gzip.compress, "zstd": zstd.compress}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 
 
 def compressed(key: str, coding: str, body: bytes, target: str = "/events") -> bytes:
@@ -106,7 +107,7 @@ def test_streams_that_hold_nothing_without_end_hold_nobody_up(coding: str, empty
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP", "zstd", "identity"])
 def test_what_is_compressed_once_and_whole_is_taken(coding: str, system: System, reader: Tenant) -> None:
-    pack = {"zstd": zstd.compress, "identity": bytes}.get(coding, gzip.compress)
+    pack = {**COMPRESS, "identity": bytes}.get(coding, gzip.compress)
     with Caller(system, reader.key) as caller:
         kept = caller.accepted(caller.send(compressed(reader.key, coding, pack(b'{"type":"a.b","payload":{ "n" : 1 }}'))))
     assert kept.payload == b'{ "n" : 1 }'

@@ -128,7 +128,9 @@ async def test_a_key_that_cannot_be_checked_is_503_not_appended(api: Api) -> Non
 
 async def test_a_key_revoked_while_cached_appends_nothing_and_keeps_no_reservation(api: Api) -> None:
     api.tick.on_trip = api.auth.revoke
-    assert (await api.post()).status == 401
+    answer = await api.post()
+    assert answer.status == 401
+    assert "ratelimit" not in answer.headers  # which a stranger's key is not told either
     assert api.log.events == []
 
 

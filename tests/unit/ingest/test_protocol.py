@@ -185,6 +185,17 @@ async def test_targets_and_hosts(target: bytes, host: bytes, path: str | None, h
     assert [scope["path"] for scope in house.app.seen] == ([] if path is None else [path])
 
 
+async def test_blanks_around_a_value_are_none_of_it_but_where_a_request_ends_is_read_as_sent(house: House) -> None:
+    protocol, transport = house.connect()
+    protocol.data_received(b"GET /x HTTP/1.1\r\nHost: x\r\nA: \t b\tc \t \r\n\r\n")
+    await house.settle()
+    assert (b"a", b"b\tc") in house.app.seen[0]["headers"]
+    protocol, transport = house.connect()
+    protocol.data_received(b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\t\r\n\r\n0\r\n\r\n")
+    await house.settle()
+    assert statuses(transport.written) == [400]
+
+
 async def test_a_draining_server_says_that_each_answer_is_the_last(house: House) -> None:
     protocol, transport = house.connect()
     protocol.data_received(GET)
