@@ -92,7 +92,7 @@ def check_type(event_type: str) -> str:
     if len(event_type) > EVENT_TYPE_CHARS_MAX or not _TYPE.fullmatch(event_type):
         raise ValueError(
             "that is no event type: use letters, digits, _ and - in parts joined by dots, like order.created, "
-            f"at most {EVENT_TYPE_CHARS_MAX} characters"
+            f"at most {EVENT_TYPE_CHARS_MAX} characters, not __ first"
         )
     return event_type
 
