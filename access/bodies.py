@@ -9,10 +9,13 @@ import msgspec
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from schemas import strict
 from schemas.problems import BODY_TOO_LARGE, INVALID_REQUEST, MALFORMED_JSON, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE, ProblemError
 
 BODY_BYTES_MAX: Final = 16_384
 _BODY_TIMEOUT_S: Final = 10.0
+#: Of a parser's words, which may name a member as long as the body.
+_SAID_CHARS_MAX: Final = 200
 
 T = TypeVar("T")
 
@@ -37,10 +40,14 @@ async def read_json(request: Request) -> bytes:
 
 
 def decoded(body: bytes, kind: type[T]) -> T:
-    """Raises the problems `invalid-request` and `malformed-json`."""
+    """Raises the problems `invalid-request` and `malformed-json`. What parsers read in two ways is refused (`schemas.strict`)."""
     try:
+        strict.check(body)
         return msgspec.json.decode(body, type=kind)
+    except strict.NotStrict as error:
+        problem = MALFORMED_JSON if error.reason == "malformed" else INVALID_REQUEST
+        raise ProblemError(problem, f"The body cannot be read: it {error.detail}.") from None
     except msgspec.ValidationError as error:
-        raise ProblemError(INVALID_REQUEST, f"{error}.") from None
+        raise ProblemError(INVALID_REQUEST, f"{str(error)[:_SAID_CHARS_MAX]}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(MALFORMED_JSON, f"The body cannot be read: {error}.") from None

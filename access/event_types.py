@@ -19,7 +19,7 @@ from access.organizations import NotThere
 from access.schema_walk import Document, SchemaError
 from access.texts import one_line
 from runtime.sql import load
-from schemas.events import EVENT_TYPE_CHARS_MAX, PRODUCER_TYPE_PATTERN, Mode
+from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, Mode
 
 #: Of an organization and mode: types there are, types there ever were, bytes of all schemas that are enforced.
 TYPES_MAX: Final = 1_000
@@ -32,7 +32,7 @@ CHANGES_PER_MINUTE_MAX: Final = 120
 DESCRIPTION_CHARS_MAX: Final = 1_000
 PAGE_MAX: Final = 1_000
 VERSIONS_PAGE_MAX: Final = 50
-_TYPE: Final = re.compile(PRODUCER_TYPE_PATTERN)
+_TYPE: Final = re.compile(EVENT_TYPE_PATTERN)
 _INTEGER_MAX: Final = 2**31 - 1
 
 
@@ -92,7 +92,7 @@ def check_type(event_type: str) -> str:
     if len(event_type) > EVENT_TYPE_CHARS_MAX or not _TYPE.fullmatch(event_type):
         raise ValueError(
             "that is no event type: use letters, digits, _ and - in parts joined by dots, like order.created, "
-            f"at most {EVENT_TYPE_CHARS_MAX} characters, not __ first"
+            f"at most {EVENT_TYPE_CHARS_MAX} characters"
         )
     return event_type
 

@@ -14,11 +14,19 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas import strict
-from schemas.events import EVENT_TYPE_CHARS_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PRODUCER_TYPE_PATTERN, SUBJECT_CHARS_MAX, Attribute
+from schemas.events import (
+    EVENT_TYPE_CHARS_MAX,
+    EVENT_TYPE_PATTERN,
+    IDEMPOTENCY_KEY_CHARS_MAX,
+    RESERVED_TYPES,
+    SUBJECT_CHARS_MAX,
+    Attribute,
+    is_reserved,
+)
 from schemas.keys import base64_fingerprint, fingerprint, native_dedup_key
 from schemas.problems import INVALID_EVENT, MALFORMED_JSON, PAYLOAD_TOO_LARGE, ProblemError
 
-_TYPE: Final = re.compile(PRODUCER_TYPE_PATTERN)
+_TYPE: Final = re.compile(EVENT_TYPE_PATTERN)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # RFC 3339 section 5.6, without the leap second: Postgres and Python have none.
 _TIME: Final = re.compile(r"\A\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)\Z", re.ASCII)
@@ -90,10 +98,9 @@ def draft(
 ) -> Draft:
     """Checks what every format has in common. Raises the problem `invalid-event`."""
     if not _TYPE.match(event_type) or len(event_type) > EVENT_TYPE_CHARS_MAX or event_type.endswith("\n"):
-        raise invalid(
-            "type",
-            f"must be letters, digits, `_` and `-` in parts joined by dots, at most {EVENT_TYPE_CHARS_MAX} characters, not `__` first",
-        )
+        raise invalid("type", f"must be letters, digits, `_` and `-` in parts joined by dots, at most {EVENT_TYPE_CHARS_MAX} characters")
+    if is_reserved(event_type):
+        raise invalid("type", f"may not begin with {RESERVED_TYPES}: such events are told by this service. Choose another name")
     check_text("subject", subject, SUBJECT_CHARS_MAX)
     if occurred_at is not None and not _is_time(occurred_at):
         raise invalid(time_field, "must be a time with its zone as in RFC 3339: 2026-11-24T02:31:23Z")

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from access.http import PROBLEM_SCHEMA, RATE_HEADERS, problem_responses
 from ingest.formats import ITEMS_MAX
 from schemas import problems
-from schemas.events import EVENT_TYPE_CHARS_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PRODUCER_TYPE_PATTERN, SUBJECT_CHARS_MAX
+from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, IDEMPOTENCY_KEY_CHARS_MAX, SUBJECT_CHARS_MAX
 
 _EXAMPLE_ID: Final = "evt_01a20b40-2613-7e81-8b4f-01a3759c2793"
 _RECEIVED_AT: Final = "2026-11-24T02:31:23.155Z"
@@ -38,7 +38,7 @@ _CREATED: Final[dict[str, Any]] = {
     "idempotency_window_s": _WINDOW_S,
 }
 
-_TYPE: Final[dict[str, Any]] = {"type": "string", "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": PRODUCER_TYPE_PATTERN}
+_TYPE: Final[dict[str, Any]] = {"type": "string", "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE_PATTERN}
 EVENT_SCHEMA: Final[dict[str, Any]] = {
     "title": "Event",
     "type": "object",

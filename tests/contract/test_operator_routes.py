@@ -214,6 +214,13 @@ async def test_an_address_with_too_many_bad_tokens_waits(settings_here: Settings
         ("POST", "/operator/organizations", b"{", (400, "malformed-json")),
         ("POST", "/operator/organizations", b"", (400, "malformed-json")),
         ("POST", "/operator/organizations", b"[" * 10_000, (422, "invalid-request")),
+        ("POST", "/operator/organizations", b'{"name":"Acme","plan":"free","plan":"enterprise"}', (422, "invalid-request")),
+        (
+            "POST",
+            "/operator/organizations",
+            b'{"name":"Acme","rate_limit_per_minute":1,"rate_limit_per_minut\\u0065":2}',
+            (422, "invalid-request"),
+        ),
         ("POST", "/operator/organizations", b'{"name": "' + b"x" * 20_000, (413, "body-too-large")),
         ("GET", f"/operator/organizations/{NONE}", None, (404, "not-found")),
         ("GET", f"/operator/organizations/{NONE}/keys", None, (404, "not-found")),

@@ -29,8 +29,7 @@ BAD_TYPES: dict[str, Any] = {
     "a dot": ".",
     "a dot before": ".a", "a dot behind": "a.", "two dots": "a..b", "a slash": "a/b", "a colon": "a:b", "a way out": "../a",
     "a letter with an accent": "é",
-    "a Cyrillic a": "а", "full-width": "ａ", "no width": "a\u200b", "a tab": "\t", "the system's own": "__deleted",
-    "only underscores": "__",
+    "a Cyrillic a": "а", "full-width": "ａ", "no width": "a\u200b", "a tab": "\t", "the system's own": "triggers.endpoint.failing",
     "a template": "{{7*7}}", "a number": 1, "nothing": None, "a list": ["a"], "an object": {"a": 1}, "a boolean": True,
 }  # fmt: skip
 BAD_TIMES: dict[str, Any] = {
@@ -101,7 +100,7 @@ def test_a_type_that_is_none_is_refused(name: str, system: System, tenant: Tenan
     assert_refused(system, tenant.key, cloudevent(tenant.key, {"type": event_type, "data": 1}), 422, "invalid-event", field="type")
 
 
-@pytest.mark.parametrize("event_type", ["a", "A.B", "a" * 255, "a" * 256, "0", "_", "-", "a.__b", "com.example.Order_Paid-v2"])
+@pytest.mark.parametrize("event_type", ["a", "A.B", "a" * 255, "a" * 256, "0", "_", "-", "__a", "triggers", "com.example.Order_Paid-v2"])
 def test_a_type_of_the_pattern_is_taken_as_it_is(event_type: str, system: System, reader: Tenant) -> None:
     with Caller(system, reader.key) as caller:
         kept = caller.accepted(caller.post(native(b"1", event_type=json.dumps(event_type).encode())))

@@ -93,8 +93,8 @@ def test_a_subject_and_a_key_are_kept_as_they_are_and_no_log_line_breaks(subject
         assert json.loads(kept.fields["subject"]) == subject
         again = caller.post(native(b"1", more))
         assert (again.status, again.slug, again.document["id"]) == (409, "duplicate-event", kept.event["id"])
+    until(lambda: len(mark.lines("event.refused", problem="duplicate-event")) == 1, 5, "the refusal's log line")
     assert [line["event_id"] for line in mark.lines("event.appended")] == [kept.event["id"]]
-    assert len(mark.lines("event.refused", problem="duplicate-event")) == 1
 
 
 def test_the_normal_forms_of_a_key_are_two_keys(system: System, reader: Tenant) -> None:

@@ -76,7 +76,7 @@ def test_any_printable_key_is_taken_as_it_is(key: str) -> None:
         (b'{"type":"a..b","payload":1}', "invalid-event"),
         (b'{"type":"a\\n","payload":1}', "invalid-event"),
         (b'{"type":"a*","payload":1}', "invalid-event"),
-        (b'{"type":"__ours","payload":1}', "invalid-event"),
+        (b'{"type":"triggers.ours","payload":1}', "invalid-event"),
         (b'{"type":"' + b"a" * 257 + b'","payload":1}', "invalid-event"),
         (b'{"type":"a","payload":1,"subject":""}', "invalid-event"),
         (b'{"type":"a","payload":1,"subject":"a\\u0000"}', "invalid-event"),
@@ -90,8 +90,8 @@ def test_what_is_no_event_is_refused_with_what_to_do(body: bytes, slug: str) -> 
     assert refused(body).problem.slug == slug
 
 
-@pytest.mark.parametrize("event_type", ["_", "_a", "-", "a__", "A.__b", "a" * 256])
-def test_only_a_leading_double_underscore_is_kept_for_the_system(event_type: str) -> None:
+@pytest.mark.parametrize("event_type", ["_", "-", "__a", "triggers", "triggersx.a", "a.triggers.b", "Triggers.a", "a" * 256])
+def test_only_what_begins_with_the_systems_own_name_is_kept_for_it(event_type: str) -> None:
     assert taken(b'{"type":"%b","payload":1}' % event_type.encode()).type == event_type
 
 
