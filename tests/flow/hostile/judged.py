@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -23,6 +26,7 @@ from triggers.system import System, until
 
 #: A refusal says what to do; it does not send the request back.
 _REFUSAL_BYTES_MAX: Final = 2_048
+_GROWTH_BYTES_MAX: Final = 50 * 1024 * 1024
 
 
 def assert_refused(system: System, key: str, sent: bytes, status: int, slug: str, **members: Any) -> dict[str, Any]:
@@ -40,6 +44,20 @@ def assert_refused(system: System, key: str, sent: bytes, status: int, slug: str
             return document
     assert_honest_works(system, key)
     return document
+
+
+@contextmanager
+def little_memory(system: System) -> Iterator[None]:
+    """At no moment of the block does the API hold much more memory than before it (RELIABILITY I23)."""
+    process = Path(f"/proc/{system.supervisor.pid('api')}")
+    (process / "clear_refs").write_text("5")  # the highest so far is what there is now: proc(5)
+    before = _highest_bytes(process)
+    yield
+    assert _highest_bytes(process) - before < _GROWTH_BYTES_MAX
+
+
+def _highest_bytes(process: Path) -> int:
+    return int((process / "status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
 class Kept(NamedTuple):
