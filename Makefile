@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 # Hash-pinned; nothing here or in the requirements names a package index, so whatever pip is set up with is used.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test verify smoke lint format bench clean setup-local setup-dev requirements
+.PHONY: help run test verify smoke lint format openapi bench clean setup-local setup-dev requirements
 
 help:
 	@echo "make run      the whole system in the foreground, with sample traffic (Ctrl-C stops it)"
 	@echo "make test     core tests on real servers"
 	@echo "make smoke    one event across every hop, then stop"
+	@echo "make openapi  write docs/openapi.json after a change of the HTTP API"
 	@echo "make lint     ruff, mypy --strict, import rules, house rules"
 	@echo "make verify   lint, all tests, the long crash rounds (by hand, before something is called done)"
 
@@ -35,6 +36,10 @@ lint: setup-dev
 # One benchmark beside its comparator; BENCH names the module in benchmarks/.
 bench: setup-dev
 	@$(BIN)/python -m benchmarks.$(or $(BENCH),recovery)
+
+# The published contract, after a change of the HTTP API. No server is needed.
+openapi: setup-dev
+	@$(BIN)/triggers openapi --output docs/openapi.json
 
 format: setup-dev
 	@$(BIN)/ruff check --fix .

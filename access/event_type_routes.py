@@ -10,24 +10,17 @@ import anyio.to_thread
 import msgspec
 import psycopg
 import psycopg_pool
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from psycopg import Connection
 
 from access import event_types
 from access.auth import Principal
 from access.compatibility import Warned
-from access.event_type_docs import (
-    CHANGED,
-    KEY_PARAMETER,
-    LISTED,
-    PUT_REQUEST,
-    SHOWN,
-    VERSIONS,
-    answer_of,
-)
+from access.event_type_docs import CHANGED, LISTED, MADE, PUT_REQUEST, SHOWN, VERSIONS
 from access.event_types import UNSET, EventType, LimitReached, Owner, TooManyChanges, Unset, Version
-from access.http import context_of, problem_responses
+from access.http import context_of
+from access.openapi import KEY_PROBLEMS, KEY_SECURITY, problem_responses
 from access.organizations import NotThere
 from access.schema_walk import SchemaError
 from runtime.clock import Clock
@@ -35,6 +28,7 @@ from runtime.postgres import ThreadPool
 from schemas import problems
 from schemas.problems import ProblemError
 
+NamePath = Annotated[str, Path(description="The type's name, as events carry it.")]
 #: `(request, scope)` → who is asking, or a problem.
 Authenticate = Callable[[Request, str], Awaitable[Principal]]
 #: `(revocation version)` → whether the caches of all processes were told (see `access.epoch`).
@@ -47,8 +41,6 @@ _READERS: Final = (MANAGE, "events:write", "inbox:read")
 BODY_BYTES_MAX: Final = 81_920
 #: Connections and threads of these routes.
 CONCURRENCY: Final = 4
-_READ_PROBLEMS: Final = (problems.MISSING_KEY, problems.INVALID_KEY, problems.FORBIDDEN, problems.UNAVAILABLE)
-_WRITE_PROBLEMS: Final = (*_READ_PROBLEMS, problems.RATE_LIMITED)
 
 T = TypeVar("T")
 
@@ -125,13 +117,14 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
 
     @routes.get(
         "/event-types",
+        operation_id="list_event_types",
         summary="List event types by name",
-        responses={**answer_of(200, "A page", LISTED), **problem_responses(problems.INVALID_PARAMETER, *_READ_PROBLEMS)},
-        openapi_extra=KEY_PARAMETER,
+        responses={**LISTED, **problem_responses(problems.INVALID_PARAMETER, *KEY_PROBLEMS)},
+        openapi_extra=KEY_SECURITY,
     )
     async def listed(
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=event_types.PAGE_MAX)] = 100,
+        limit: Annotated[int, Query(ge=1, le=event_types.PAGE_MAX, description="Types of a page.")] = 100,
         after: Annotated[str, Query(max_length=256, description="The last name of the page before: `next` of its answer.")] = "",
     ) -> Response:
         owner = await desk.reader(request)
@@ -141,28 +134,30 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
 
     @routes.get(
         "/event-types/{event_type}",
+        operation_id="get_event_type",
         summary="An event type and the schema its payloads must match",
-        responses={**answer_of(200, "The event type", SHOWN), **problem_responses(problems.NOT_FOUND, *_READ_PROBLEMS)},
-        openapi_extra=KEY_PARAMETER,
+        responses={**SHOWN, **problem_responses(problems.NOT_FOUND, *KEY_PROBLEMS)},
+        openapi_extra=KEY_SECURITY,
     )
-    async def shown(request: Request, event_type: str) -> Response:
+    async def shown(request: Request, event_type: NamePath) -> Response:
         owner = await desk.reader(request)
         found = await desk.run(lambda connection: event_types.get(connection, owner, _text(event_type)))
         return desk.answer(request, 200, _shown(found, schema=True))
 
     @routes.get(
         "/event-types/{event_type}/versions",
+        operation_id="list_event_type_versions",
         summary="Every schema the type ever had, newest first",
         responses={
-            **answer_of(200, "A page", VERSIONS),
-            **problem_responses(problems.NOT_FOUND, problems.INVALID_PARAMETER, *_READ_PROBLEMS),
+            **VERSIONS,
+            **problem_responses(problems.NOT_FOUND, problems.INVALID_PARAMETER, *KEY_PROBLEMS),
         },
-        openapi_extra=KEY_PARAMETER,
+        openapi_extra=KEY_SECURITY,
     )
     async def versions(
         request: Request,
-        event_type: str,
-        limit: Annotated[int, Query(ge=1, le=event_types.VERSIONS_PAGE_MAX)] = 20,
+        event_type: NamePath,
+        limit: Annotated[int, Query(ge=1, le=event_types.VERSIONS_PAGE_MAX, description="Versions of a page.")] = 20,
         before: Annotated[int, Query(ge=1, le=2**31 - 1, description="Versions below this one: `next` of the page before.")] = 2**31 - 1,
     ) -> Response:
         owner = await desk.reader(request)
@@ -174,22 +169,23 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
 
     @routes.put(
         "/event-types/{event_type}",
+        operation_id="put_event_type",
         summary="Make or change an event type; its schema is enforced from now on",
         description="What is left out stays as it is; `schema: null` ends the checking of payloads.",
         responses={
-            **answer_of(201, "It was made", CHANGED),
-            **answer_of(200, "It was changed, or was like this already", CHANGED),
+            **MADE,
+            **CHANGED,
             **problem_responses(
                 problems.MALFORMED_JSON,
                 problems.UNSUPPORTED_MEDIA_TYPE,
                 problems.BODY_TOO_LARGE,
                 problems.INVALID_REQUEST,
-                *_WRITE_PROBLEMS,
+                *KEY_PROBLEMS,
             ),
         },
-        openapi_extra={**KEY_PARAMETER, "requestBody": PUT_REQUEST},
+        openapi_extra={**KEY_SECURITY, **PUT_REQUEST},
     )
-    async def put(request: Request, event_type: str) -> Response:
+    async def put(request: Request, event_type: NamePath) -> Response:
         owner, actor = await desk.manager(request)
         description, schema = _decoded(await _body(request))
         change = await desk.run(
@@ -204,15 +200,16 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
 
     @routes.delete(
         "/event-types/{event_type}",
+        operation_id="delete_event_type",
         summary="Take an event type out of the catalogue; its events are not checked any more",
         status_code=204,
         responses={
             204: {"description": "It is gone; its schema versions are kept"},
-            **problem_responses(problems.NOT_FOUND, *_WRITE_PROBLEMS),
+            **problem_responses(problems.NOT_FOUND, *KEY_PROBLEMS),
         },
-        openapi_extra=KEY_PARAMETER,
+        openapi_extra=KEY_SECURITY,
     )
-    async def delete(request: Request, event_type: str) -> Response:
+    async def delete(request: Request, event_type: NamePath) -> Response:
         owner, actor = await desk.manager(request)
         await desk.told(
             await desk.run(lambda connection: event_types.delete(connection, owner, _text(event_type), actor=actor), change=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -17,7 +17,6 @@ from starlette.routing import Match
 from runtime.clock import Clock
 from runtime.telemetry import Trace, log
 from schemas import ids
-from schemas.problem_examples import example
 from schemas.problems import CONTENT_TYPE, INTERNAL, INVALID_PARAMETER, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, ProblemError
 
 _REQUEST_ID: Final = re.compile(rb"\A[A-Za-z0-9._-]{1,64}\Z")
@@ -99,38 +98,3 @@ def _allowed(request: Request) -> list[str]:
     routes = request.app.router.routes
     found = [method for method in _METHODS if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)]
     return ["GET", "HEAD", *found[1:]] if found[:1] == ["GET"] else found
-
-
-def problem_responses(*problems: Problem) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` for the problems a route can answer with, grouped by status, with an example each."""
-    grouped: dict[int | str, dict[str, Any]] = {}
-    for problem in problems:
-        entry = grouped.setdefault(
-            problem.status, {"description": problem.title, "content": {CONTENT_TYPE: {"schema": PROBLEM_SCHEMA, "examples": {}}}}
-        )
-        entry["content"][CONTENT_TYPE]["examples"][problem.slug] = {"summary": problem.title, "value": example(problem)}
-    return grouped
-
-
-#: OpenAPI of the headers that every answer to a counted request carries.
-RATE_HEADERS: Final[dict[str, Any]] = {
-    "RateLimit-Policy": {
-        "schema": {"type": "string"},
-        "description": "The quota and its window in seconds.",
-        "example": '"events";q=100;w=60',
-    },
-    "RateLimit": {"schema": {"type": "string"}, "description": "What is left of it, and when it grows.", "example": '"events";r=99;t=60'},
-}
-PROBLEM_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "request_id"],
-    "properties": {
-        "type": {"type": "string", "format": "uri"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "What to do."},
-        "request_id": {"type": "string"},
-        "id": {"type": "string", "description": "The event this one collides with, where there is one."},
-        "outcome": {"type": "string", "enum": ["not_appended", "unknown"], "description": "With 503: whether the event may be in the log."},
-    },
-}

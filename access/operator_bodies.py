@@ -1,8 +1,8 @@
-"""What the operator API takes and how its answers look: types for decoding, their JSON Schema and examples for the documentation."""
+"""What the operator API takes: types for decoding. How it is documented is `access.operator_docs`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -58,32 +58,3 @@ class Rotation(Struct, forbid_unknown_fields=True):
     overlap_s: Annotated[int, Meta(ge=0, le=api_keys.OVERLAP_S_MAX, description="How long the old key goes on working.")] = (
         api_keys.OVERLAP_S_DEFAULT
     )
-
-
-def taken(kind: type[Struct], example: dict[str, Any]) -> dict[str, Any]:
-    """OpenAPI's `requestBody` for a type."""
-    schema = msgspec.json.schema(kind)
-    inlined = {name: value for name, value in schema["$defs"][kind.__name__].items() if name != "title"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined, "example": example}}}}
-
-
-def answered(status: int, description: str, example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for an answer."""
-    return {status: {"description": description, "content": {"application/json": {"schema": {"type": "object"}, "example": example}}}}
-
-
-ORGANIZATION: Final[dict[str, Any]] = {
-    "id": "org_01a20b40-1000-7000-8000-000000000001", "name": "Acme", "plan": "pro", "rate_limit_per_minute": None, "suspended": False,
-}  # fmt: skip
-KEY: Final[dict[str, Any]] = {
-    "id": "key_01a20b40-1000-7000-8000-000000000003", "organization": ORGANIZATION["id"], "mode": "live", "name": "shop",
-    "prefix": "zap_live_3Kd", "scopes": ["events:write"], "state": "active", "created_at": "2026-11-24T02:31:23.155Z",
-    "expires_at": None, "last_used_at": "2026-11-24T09:12:00.020Z", "revoked_at": None, "rotated_from": None, "rotated_to": None,
-}  # fmt: skip
-SHOWN_ONCE: Final = "zap_live_3Kd… (64 characters, shown this once)"
-NEW_KEY: Final[dict[str, Any]] = {"name": "shop", "scopes": ["events:write"], "mode": "live", "expires_in_s": 7_776_000}
-AUDIT: Final[dict[str, Any]] = {
-    "id": 41, "at": "2026-11-24T02:31:23.155Z", "actor": "operator:opr_01a20b40-1000-7000-8000-000000000009",
-    "action": "organization.updated", "organization": ORGANIZATION["id"], "target": ORGANIZATION["id"],
-    "detail": {"before": {"plan": "free"}, "after": {"plan": "pro"}},
-}  # fmt: skip

@@ -13,37 +13,26 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
-from access import api_keys, audit, keys, organizations
+from access import api_keys, audit, keys, operator_docs, organizations
 from access.bodies import decoded, read_json
-from access.http import problem_responses
-from access.operator_bodies import (
-    AUDIT,
-    KEY,
-    NEW_KEY,
-    ORGANIZATION,
-    SHOWN_ONCE,
-    NewKey,
-    NewOrganization,
-    OrganizationChange,
-    Rotation,
-    answered,
-    taken,
-)
+from access.openapi import problem_responses
+from access.operator_bodies import NewKey, NewOrganization, OrganizationChange, Rotation
 from access.operator_desk import OperatorDesk
 from access.times import iso
 from runtime.clock import Clock
 from schemas import ids, problems
 
 Body = Annotated[bytes, Depends(read_json)]
-OrganizationPath = Annotated[str, Path(pattern=ids.ORGANIZATION_ID_PATTERN)]
-KeyPath = Annotated[str, Path(pattern=ids.API_KEY_ID_PATTERN)]
-Limit = Annotated[int, Query(ge=1, le=1000)]
+OrganizationPath = Annotated[str, Path(pattern=ids.ORGANIZATION_ID_PATTERN, description="`org_…`")]
+KeyPath = Annotated[str, Path(pattern=ids.API_KEY_ID_PATTERN, description="`key_…`, the id of the key and not the key.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Entries of a page.")]
 After = Annotated[str, Query(max_length=64, description="A `next_after`: the last id of the page before.")]
 
 _ROW_ID_MAX: Final = 2**63 - 1
 _ADMISSION: Final = (
     problems.MISSING_OPERATOR_TOKEN,
     problems.INVALID_OPERATOR_TOKEN,
+    problems.INVALID_HEADER,
     problems.FORBIDDEN,
     problems.RATE_LIMITED,
     problems.UNAVAILABLE,
@@ -79,8 +68,8 @@ def _organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
         "/organizations",
         summary="Create an organization",
         status_code=201,
-        responses={**answered(201, "Created", ORGANIZATION), **problem_responses(*_BODY)},
-        openapi_extra=taken(NewOrganization, {"name": "Acme", "plan": "pro"}),
+        responses={**operator_docs.ORGANIZATION_MADE, **problem_responses(*_BODY)},
+        openapi_extra=operator_docs.TAKES_ORGANIZATION,
     )
     def create_organization(request: Request, body: Body) -> Response:
         new = decoded(body, NewOrganization)
@@ -92,7 +81,7 @@ def _organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
     @routes.get(
         "/organizations",
         summary="List organizations, oldest first",
-        responses=answered(200, "A page", {"organizations": [ORGANIZATION], "next_after": None}),
+        responses=operator_docs.ORGANIZATIONS,
     )
     def list_organizations(limit: Limit = 100, after: After = "") -> Response:
         with desk.control() as connection:
@@ -102,7 +91,7 @@ def _organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
     @routes.get(
         "/organizations/{organization}",
         summary="One organization",
-        responses={**answered(200, "The organization", ORGANIZATION), **problem_responses(problems.NOT_FOUND)},
+        responses={**operator_docs.ORGANIZATION, **problem_responses(problems.NOT_FOUND)},
     )
     def get_organization(organization: OrganizationPath) -> Response:
         with desk.control() as connection:
@@ -112,10 +101,10 @@ def _organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
         "/organizations/{organization}",
         summary="Change its name, plan or rate limit, suspend or resume it",
         responses={
-            **answered(200, "As it is now, and when every API process has seen it", {**ORGANIZATION, "effective": "now"}),
+            **operator_docs.ORGANIZATION_CHANGED,
             **problem_responses(problems.NOT_FOUND, *_BODY),
         },
-        openapi_extra=taken(OrganizationChange, {"plan": "enterprise", "suspended": False}),
+        openapi_extra=operator_docs.TAKES_CHANGE,
     )
     def change_organization(request: Request, organization: OrganizationPath, body: Body) -> Response:
         change = decoded(body, OrganizationChange).change()
@@ -130,10 +119,10 @@ def _keys_of_organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) 
         summary="Create an API key; it is shown this once",
         status_code=201,
         responses={
-            **answered(201, "Created", {**KEY, "key": SHOWN_ONCE}),
+            **operator_docs.KEY_MADE,
             **problem_responses(problems.NOT_FOUND, *_BODY),
         },
-        openapi_extra=taken(NewKey, NEW_KEY),
+        openapi_extra=operator_docs.TAKES_KEY,
     )
     def create_key(request: Request, organization: OrganizationPath, body: Body) -> Response:
         new, now_ms = decoded(body, NewKey), clock.now_ms()
@@ -154,7 +143,7 @@ def _keys_of_organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) 
     @routes.get(
         "/organizations/{organization}/keys",
         summary="List an organization's keys, oldest first",
-        responses={**answered(200, "A page", {"keys": [KEY], "next_after": None}), **problem_responses(problems.NOT_FOUND)},
+        responses={**operator_docs.KEYS, **problem_responses(problems.NOT_FOUND)},
     )
     def list_keys(organization: OrganizationPath, limit: Limit = 100, after: After = "") -> Response:
         with desk.control() as connection:
@@ -167,7 +156,7 @@ def _keys(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
     @routes.get(
         "/keys/{key}",
         summary="One API key",
-        responses={**answered(200, "The key, never its text", KEY), **problem_responses(problems.NOT_FOUND)},
+        responses={**operator_docs.KEY, **problem_responses(problems.NOT_FOUND)},
     )
     def get_key(key: KeyPath) -> Response:
         with desk.control() as connection:
@@ -177,7 +166,7 @@ def _keys(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
         "/keys/{key}",
         summary="Revoke an API key",
         responses={
-            **answered(200, "Revoked, and when every API process has seen it", {**KEY, "state": "revoked", "effective": "now"}),
+            **operator_docs.KEY_REVOKED,
             **problem_responses(problems.NOT_FOUND),
         },
     )
@@ -192,14 +181,10 @@ def _keys(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
         summary="A new key in place of an old one, which goes on working for a while",
         status_code=201,
         responses={
-            **answered(
-                201,
-                "The new key, shown this once; the old one; when every API process has seen it",
-                {"new": {**KEY, "key": SHOWN_ONCE}, "old": {**KEY, "state": "expiring"}, "effective": "now"},
-            ),
+            **operator_docs.KEY_ROTATED,
             **problem_responses(problems.NOT_FOUND, problems.NOT_POSSIBLE, *_BODY),
         },
-        openapi_extra=taken(Rotation, {"overlap_s": api_keys.OVERLAP_S_DEFAULT}),
+        openapi_extra=operator_docs.TAKES_ROTATION,
     )
     def rotate_key(request: Request, key: KeyPath, body: Body) -> Response:
         rotation, now_ms = decoded(body, Rotation), clock.now_ms()
@@ -224,10 +209,10 @@ def _audit(routes: APIRouter, desk: OperatorDesk) -> None:
     @routes.get(
         "/audit",
         summary="Who changed what, newest first",
-        responses=answered(200, "A page", {"entries": [AUDIT], "next_before": None}),
+        responses=operator_docs.AUDIT,
     )
     def read_audit(
-        organization: Annotated[str | None, Query(pattern=ids.ORGANIZATION_ID_PATTERN)] = None,
+        organization: Annotated[str | None, Query(pattern=ids.ORGANIZATION_ID_PATTERN, description="Only what concerns it.")] = None,
         before: Annotated[int, Query(ge=1, le=_ROW_ID_MAX, description="A `next_before`: the last id of the page before.")] = _ROW_ID_MAX,
         limit: Limit = 100,
     ) -> Response:

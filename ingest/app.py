@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
@@ -12,12 +13,15 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from access.http import context_of, install
+from access.http import context_of, install, problem_body, problem_headers
+from access.openapi import TEXT, answered, record
+from access.openapi_document import document
 from ingest import openapi
 from ingest.edge import Endpoint, Receive, Scope, Send
 from ingest.middleware import App, SecurityHeaders, page_policy, security_headers, with_cors
 from runtime.clock import Clock
 from runtime.settings import ApiSettings
+from schemas.problems import METHOD_NOT_ALLOWED, ProblemError
 
 #: A probe's answer serves for this long, so that health checks cannot load the servers they ask about.
 _PROBE_CACHE_S: Final = 1.0
@@ -86,6 +90,16 @@ class Front:
         else:
             await self._named(scope, receive, send)
 
+    async def _rest_of(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI; but a hot path has one method: FastAPI would go on to `/events/{event_id}` and allow what is allowed there."""
+        if scope["path"] not in self._hot:
+            await self._rest(scope, receive, send)
+            return
+        error = ProblemError(METHOD_NOT_ALLOWED, "Use one of: POST.", headers={"Allow": "POST"})
+        request_id = context_of(scope["headers"], self._clock).request_id
+        answer = Response(problem_body(error, request_id), error.problem.status, problem_headers(error, request_id))
+        await answer(scope, receive, send)
+
     async def _named(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI, with one request id for the route, its log lines and every answer, made here when the caller sent none.
 
@@ -110,16 +124,17 @@ class Front:
                 ended, message = True, {"type": "http.response.body"}
             await send(message)
 
-        await self._rest(asked, receive, named)
+        await self._rest_of(asked, receive, named)
 
 
 class Application:
-    """The whole ASGI application, and what the server has to tell it."""
+    """The whole ASGI application, what the server has to tell it, and its published contract."""
 
-    def __init__(self, app: App, readiness: Readiness, clock: Clock) -> None:
+    def __init__(self, app: App, readiness: Readiness, clock: Clock, contract: Callable[[], dict[str, Any]]) -> None:
         self._app = app
         self.readiness = readiness
         self.clock = clock
+        self.contract = contract
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -149,12 +164,12 @@ def create_app(
     app = FastAPI(
         title="Triggers",
         version=version,
-        description="Post events once, for good; read them in an inbox or receive them as signed webhooks.",
         docs_url=_DOCS_PATH if docs else None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         openapi_url="/openapi.json",
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,  # a path with a slash too many is no path of ours; a redirect would name whatever Host was sent
     )
     install(app, clock)
@@ -162,9 +177,11 @@ def create_app(
     app.include_router(openapi.router())
     for router in routers:
         app.include_router(router)
+    contract = cache(lambda: document(app))
+    app.openapi = contract  # type: ignore[method-assign]
     front = with_cors(Front(hot, app, clock), settings.cors_origins)
     policies = {_DOCS_PATH: page_policy(_docs_page(app))} if docs else {}
-    return Application(SecurityHeaders(front, security_headers(settings.hsts_max_age_s), policies), readiness, clock)
+    return Application(SecurityHeaders(front, security_headers(settings.hsts_max_age_s), policies), readiness, clock, contract)
 
 
 def _docs_page(app: FastAPI) -> str:
@@ -175,16 +192,16 @@ def _docs_page(app: FastAPI) -> str:
 def _about(readiness: Readiness, version: str, docs: bool) -> APIRouter:
     router = APIRouter(tags=["about"])
 
-    @router.get("/", summary="What this is")
-    async def root() -> dict[str, str]:
+    @router.get("/", summary="What this is", operation_id="about", responses=_ABOUT)
+    async def root() -> Response:
         shown = {"docs": _DOCS_PATH} if docs else {}
-        return {"name": "triggers", "version": version, **shown, "openapi": "/openapi.json", "health": "/health/ready"}
+        return JSONResponse({"name": "triggers", "version": version, **shown, "openapi": "/openapi.json", "health": "/health/ready"})
 
-    @router.get("/health", summary="Whether the process lives")
-    async def health() -> dict[str, str]:
-        return {"status": "alive"}
+    @router.get("/health", summary="Whether the process lives", operation_id="health", responses=_ALIVE)
+    async def health() -> Response:
+        return JSONResponse({"status": "alive"})
 
-    @router.get("/health/ready", summary="Whether it can serve, with each server it needs", responses={503: {"description": "It cannot"}})
+    @router.get("/health/ready", summary="Whether it can serve, with each server it needs", operation_id="readiness", responses=_READY)
     async def ready() -> Response:
         status, document = await readiness.answer()
         return JSONResponse(document, status)
@@ -194,3 +211,32 @@ def _about(readiness: Readiness, version: str, docs: bool) -> APIRouter:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+_ABOUT: Final = answered(
+    200, "Name, version, and where to go on.",
+    record("About", optional=["docs"], name=TEXT, version=TEXT, docs=TEXT, openapi=TEXT, health=TEXT),
+    with_docs={"name": "triggers", "version": "0.1.0", "docs": _DOCS_PATH, "openapi": "/openapi.json", "health": "/health/ready"},
+)  # fmt: skip
+_ALIVE: Final = answered(200, "It lives.", record("Alive", status={"type": "string", "enum": ["alive"]}), alive={"status": "alive"})
+_READINESS: Final = record(
+    "Readiness",
+    status={"type": "string", "enum": ["ready", "degraded", "unavailable", "draining"]},
+    dependencies={
+        "type": "object",
+        "additionalProperties": {"type": "string", "enum": ["ok", "down", "rebuilding"]},
+        "description": "Each server by name. Empty while draining.",
+    },
+)
+_READY: Final = {
+    **answered(
+        200, "It can serve; `degraded`: without Redis, whose work the log does.", _READINESS,
+        ready={"status": "ready", "dependencies": {"kafka": "ok", "postgres": "ok", "redis": "ok"}},
+        degraded={"status": "degraded", "dependencies": {"kafka": "ok", "postgres": "ok", "redis": "down"}},
+    ),
+    **answered(
+        503, "It cannot: send callers elsewhere.", _READINESS,
+        unavailable={"status": "unavailable", "dependencies": {"kafka": "rebuilding", "postgres": "ok", "redis": "ok"}},
+        draining={"status": "draining", "dependencies": {}},
+    ),
+}  # fmt: skip

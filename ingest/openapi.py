@@ -6,10 +6,25 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
-from access.http import PROBLEM_SCHEMA, RATE_HEADERS, problem_responses
+from access.openapi import (
+    INTEGER,
+    KEY_PROBLEMS,
+    KEY_SECURITY,
+    LOCATION,
+    PROBLEM_SCHEMA,
+    RATE_HEADERS,
+    TIME,
+    Schema,
+    answered,
+    many,
+    problem_responses,
+    record,
+    shown,
+)
 from ingest.formats import ITEMS_MAX
-from schemas import problems
+from schemas import ids, problems
 from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, IDEMPOTENCY_KEY_CHARS_MAX, SUBJECT_CHARS_MAX
+from schemas.problem_examples import example
 
 _EXAMPLE_ID: Final = "evt_01a20b40-2613-7e81-8b4f-01a3759c2793"
 _RECEIVED_AT: Final = "2026-11-24T02:31:23.155Z"
@@ -31,6 +46,10 @@ _CLOUDEVENT: Final[dict[str, Any]] = {
     "datacontenttype": "application/json",
     "data": {"order": 17, "amount": 20.5},
 }
+_CLOUDEVENT_OF_BYTES: Final[dict[str, Any]] = {
+    "specversion": "1.0", "id": "17-label", "source": "https://shop.example/orders", "type": "label.printed",
+    "datacontenttype": "image/png", "data_base64": "iVBORw0KGgo=",
+}  # fmt: skip
 _CREATED: Final[dict[str, Any]] = {
     "id": _EXAMPLE_ID,
     "status": "pending",
@@ -38,8 +57,19 @@ _CREATED: Final[dict[str, Any]] = {
     "idempotency_window_s": _WINDOW_S,
 }
 
-_TYPE: Final[dict[str, Any]] = {"type": "string", "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE_PATTERN}
-EVENT_SCHEMA: Final[dict[str, Any]] = {
+#: Characters that no text of an event may hold.
+_NO_CONTROL: Final = r"^[^\u0000-\u001f\u007f-\u009f]+$"
+
+
+def _text(chars_max: int, description: str = "", *, null: bool = False) -> Schema:
+    described = {"description": description} if description else {}
+    kind = ["string", "null"] if null else "string"
+    return {"type": kind, "minLength": 1, "maxLength": chars_max, "pattern": _NO_CONTROL, **described}
+
+
+_TYPE: Final[Schema] = {"type": "string", "maxLength": EVENT_TYPE_CHARS_MAX, "pattern": EVENT_TYPE_PATTERN}
+_SUBJECT: Final = _text(SUBJECT_CHARS_MAX, "What the event is about.", null=True)
+EVENT_SCHEMA: Final[Schema] = {
     "title": "Event",
     "type": "object",
     "required": ["type", "payload"],
@@ -47,147 +77,163 @@ EVENT_SCHEMA: Final[dict[str, Any]] = {
     "properties": {
         "type": _TYPE,
         "payload": {"description": "Any JSON value, at most 262,144 bytes as sent. Kept and delivered byte for byte."},
-        "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARS_MAX},
-        "occurred_at": {"type": ["string", "null"], "format": "date-time"},
-        "subject": {"type": ["string", "null"], "minLength": 1, "maxLength": SUBJECT_CHARS_MAX},
+        "idempotency_key": _text(
+            IDEMPOTENCY_KEY_CHARS_MAX, "Names this event for 24 h; the same key again is answered 409 with its id.", null=True
+        ),
+        "occurred_at": {"type": ["string", "null"], "format": "date-time", "description": "RFC 3339; kept as sent."},
+        "subject": _SUBJECT,
     },
 }
-CLOUDEVENT_SCHEMA: Final[dict[str, Any]] = {
+CLOUDEVENT_SCHEMA: Final[Schema] = {
     "title": "CloudEvent",
+    "description": "CloudEvents 1.0 in its JSON format. `source` and `id` are its idempotency key. Extension attributes are kept.",
     "type": "object",
     "required": ["specversion", "id", "source", "type"],
     "properties": {
         "specversion": {"type": "string", "const": "1.0"},
-        "id": {"type": "string", "minLength": 1, "maxLength": 512},
-        "source": {"type": "string", "minLength": 1, "maxLength": 512},
+        "id": _text(512),
+        "source": _text(512),
         "type": _TYPE,
-        "subject": {"type": ["string", "null"], "minLength": 1, "maxLength": SUBJECT_CHARS_MAX},
+        "subject": _SUBJECT,
         "time": {"type": ["string", "null"], "format": "date-time"},
-        "datacontenttype": {"type": ["string", "null"]},
-        "dataschema": {"type": ["string", "null"]},
-        "data": {},
-        "data_base64": {"type": "string", "contentEncoding": "base64"},
-    },
-    "additionalProperties": {"type": ["string", "boolean", "integer", "null"]},
-}
-CREATED_SCHEMA: Final[dict[str, Any]] = {
-    "title": "Created",
-    "type": "object",
-    "required": ["id", "status", "received_at"],
-    "properties": {
-        "id": {"type": "string"},
-        "status": {"type": "string", "enum": ["pending"]},
-        "received_at": {"type": "string", "format": "date-time"},
-        "idempotency_window_s": {"type": "integer", "description": "With a key: for so long it names this event and no other."},
-    },
-}
-RESULTS_SCHEMA: Final[dict[str, Any]] = {
-    "title": "BatchResults",
-    "type": "object",
-    "required": ["appended", "refused", "results"],
-    "properties": {
-        "appended": {"type": "integer"},
-        "refused": {"type": "integer"},
-        "results": {
-            "type": "array",
-            "description": "One for each event, in order.",
-            "items": {
-                "title": "BatchResult",
-                "type": "object",
-                "required": ["index", "status"],
-                "properties": {
-                    "index": {"type": "integer"},
-                    "status": {"type": "integer", "description": "What `POST /events` would have answered."},
-                    "event": CREATED_SCHEMA,
-                    "problem": PROBLEM_SCHEMA,
-                    "retry_after_s": {"type": "integer"},
-                },
-            },
+        "datacontenttype": {
+            "type": ["string", "null"],
+            "maxLength": 256,
+            "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+( *;[ -~]*)?$",
+            "description": "application/json where it is left out.",
         },
+        "dataschema": _text(16_384, null=True),
+        "data": {"description": "Any JSON value; a string where `datacontenttype` is not JSON."},
+        "data_base64": {"type": "string", "contentEncoding": "base64", "description": "Bytes that are no JSON, instead of `data`."},
+    },
+    "propertyNames": {"pattern": "^([a-z0-9]{1,64}|data_base64)$"},
+    "additionalProperties": {
+        "type": ["string", "boolean", "integer", "null"],
+        "minLength": 1,
+        "maxLength": 16_384,
+        "pattern": _NO_CONTROL,
+        "minimum": -(2**31) + 1,
+        "maximum": 2**31 - 1,
     },
 }
+CREATED_SCHEMA: Final[Schema] = record(
+    "Created",
+    optional=["idempotency_window_s"],
+    id={"type": "string", "pattern": ids.EVENT_ID_PATTERN},
+    status={"type": "string", "enum": ["pending"]},
+    received_at=TIME,
+    idempotency_window_s={"type": "integer", "description": "With a key: for so long it names this event and no other."},
+)
+_RESULT: Final[Schema] = record(
+    "BatchResult",
+    optional=["event", "problem", "retry_after_s"],
+    index=INTEGER,
+    status={"type": "integer", "description": "What `POST /events` would have answered."},
+    event=CREATED_SCHEMA,
+    problem=PROBLEM_SCHEMA,
+    retry_after_s=INTEGER,
+)
+RESULTS_SCHEMA: Final[Schema] = record(
+    "BatchResults",
+    appended=INTEGER,
+    refused=INTEGER,
+    results={**many(_RESULT), "description": "One for each event, in order."},
+)
 
 _COMMON: Final = (
-    problems.MALFORMED_REQUEST, problems.URI_TOO_LONG, problems.OVERLOADED, problems.ORGANIZATION_SUSPENDED,
-    problems.INVALID_BODY, problems.INVALID_HEADER, problems.MALFORMED_JSON, problems.MISSING_KEY, problems.INVALID_KEY, problems.FORBIDDEN,
-    problems.REQUEST_TIMEOUT, problems.BODY_TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE, problems.HEADERS_TOO_LARGE, problems.RATE_LIMITED,
-    problems.INTERNAL, problems.UNAVAILABLE,
+    problems.INVALID_BODY, problems.MALFORMED_JSON, problems.BODY_TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE, *KEY_PROBLEMS,
 )  # fmt: skip
 _ONE: Final = (
-    problems.PAYLOAD_TOO_LARGE, problems.DUPLICATE, problems.IN_FLIGHT, problems.INVALID_EVENT, problems.KEY_REUSED, problems.NOT_APPENDED,
-    problems.UNKNOWN_OUTCOME, problems.SCHEMA_VIOLATION,
+    problems.PAYLOAD_TOO_LARGE, problems.DUPLICATE, problems.IN_FLIGHT, problems.INVALID_EVENT, problems.KEY_REUSED,
+    problems.SCHEMA_VIOLATION, problems.NOT_APPENDED, problems.UNKNOWN_OUTCOME,
 )  # fmt: skip
 
-_KEY: Final[dict[str, Any]] = {"name": "X-API-Key", "in": "header", "required": True, "schema": {"type": "string"}}
-_ENCODING: Final[dict[str, Any]] = {
-    "name": "Content-Encoding",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string", "enum": ["identity", "gzip", "zstd"]},
-    "description": "The limits hold for what is inflated.",
-}
-_IDEMPOTENCY: Final[dict[str, Any]] = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string"},
-    "description": "Instead of `idempotency_key` in the body. Within 24 h the same key answers 409 with the event's id.",
-}
+
+def _header(name: str, schema: Schema, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
 
 
-def _json(schema: dict[str, Any], example: Any) -> dict[str, Any]:
-    return {"schema": schema, "example": example}
+_ENCODING: Final = _header(
+    "Content-Encoding",
+    {"type": "string", "enum": ["identity", "gzip", "zstd"]},
+    "How the body is compressed. Limits hold for what is inflated.",
+)
+_IDEMPOTENCY: Final = _header(
+    "Idempotency-Key",
+    {"type": "string", "pattern": r'^([!#-\[\]-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'},
+    "Instead of `idempotency_key` in a native event: printable ASCII, bare or in double quotes (an RFC 9651 string).",
+)
+_BINARY: Final = [
+    _header(
+        "ce-specversion", {"type": "string", "enum": ["1.0"]}, "CloudEvents binary mode: with this header the body is the event's data."
+    ),
+    _header("ce-id", _text(512), "CloudEvents binary mode: needed there."),
+    _header("ce-source", _text(512), "CloudEvents binary mode: needed there."),
+    _header("ce-type", _TYPE, "CloudEvents binary mode: needed there."),
+    _header("ce-subject", _text(SUBJECT_CHARS_MAX), "CloudEvents binary mode. So are all other `ce-` headers: extension attributes."),
+    _header("ce-time", TIME, "CloudEvents binary mode."),
+]
 
 
 def router() -> APIRouter:
     """The documented routes."""
     routes = APIRouter(tags=["events"])
-    location = {"Location": {"schema": {"type": "string"}, "description": "Where to ask what became of it."}}
-    created = {
-        "description": "The event is in the log and takes effect once.",
-        "headers": {**location, **RATE_HEADERS},
-        "content": {"application/json": _json(CREATED_SCHEMA, _CREATED)},
-    }
-    results = {
-        "description": "What became of each event.",
-        "headers": RATE_HEADERS,
-        "content": {"application/json": _json(RESULTS_SCHEMA, _RESULTS)},
-    }
+    link = {"event": {"operationId": "get_event", "parameters": {"event_id": "$response.body#/id"}, "description": "What became of it."}}
+    created = answered(
+        201,
+        "The event is in the log and takes effect once.",
+        CREATED_SCHEMA,
+        headers={**LOCATION, **RATE_HEADERS},
+        links=link,
+        with_a_key=_CREATED,
+        without_a_key={name: value for name, value in _CREATED.items() if name != "idempotency_window_s"},
+    )
+    results = answered(200, "What became of each event.", RESULTS_SCHEMA, headers=RATE_HEADERS, one_appended_and_one_refused=_RESULTS)
 
     @routes.post(
         "/events",
         status_code=201,
         summary="Post one event",
         operation_id="post_event",
-        responses={**problem_responses(*_COMMON, *_ONE), 201: created},
+        responses={**problem_responses(*_COMMON, *_ONE), **created},
         openapi_extra={
-            "parameters": [_KEY, _IDEMPOTENCY, _ENCODING],
+            **KEY_SECURITY,
+            "parameters": [_IDEMPOTENCY, _ENCODING, *_BINARY],
             "requestBody": {
                 "required": True,
                 "content": {
-                    "application/json": _json(EVENT_SCHEMA, _EVENT),
-                    "application/cloudevents+json": _json(CLOUDEVENT_SCHEMA, _CLOUDEVENT),
+                    "application/json": shown(EVENT_SCHEMA, whole=_EVENT, smallest={"type": "order.paid", "payload": 17}),
+                    "application/cloudevents+json": shown(CLOUDEVENT_SCHEMA, data_in_json=_CLOUDEVENT, data_in_bytes=_CLOUDEVENT_OF_BYTES),
+                    "application/octet-stream": {
+                        "schema": {"type": "string", "contentMediaType": "application/octet-stream"},
+                        "examples": {"binary_mode": {"summary": "Binary mode, with ce- headers; any media type", "value": "any bytes"}},
+                    },
                 },
             },
         },
     )
     async def post_event() -> None:
-        """Native JSON, a CloudEvent in the structured mode, or one in the binary mode (attributes in `ce-` headers, any body)."""
+        """Native JSON, a CloudEvent in the structured mode, or one in the binary mode: attributes in `ce-` headers, data in the body,
+        which may then be of any media type."""
 
     @routes.post(
         "/events/batch",
         status_code=200,
         summary="Post many events",
         operation_id="post_batch",
-        responses={**problem_responses(*_COMMON, problems.INVALID_REQUEST), 200: results},
+        responses={**problem_responses(*_COMMON, problems.INVALID_REQUEST), **results},
         openapi_extra={
-            "parameters": [_KEY, _ENCODING],
+            **KEY_SECURITY,
+            "parameters": [_ENCODING],
             "requestBody": {
                 "required": True,
                 "content": {
-                    "application/json": _json(_many(EVENT_SCHEMA), [_EVENT]),
-                    "application/x-ndjson": {"schema": {"type": "string"}, "example": '{"type":"order.paid","payload":{"order":17}}\n'},
-                    "application/cloudevents-batch+json": _json(_many(CLOUDEVENT_SCHEMA), [_CLOUDEVENT]),
+                    "application/json": shown(_batch(EVENT_SCHEMA), two_events=[_EVENT, {"type": "order.shipped", "payload": None}]),
+                    "application/x-ndjson": {
+                        "schema": {"type": "string", "pattern": r"[^ \t\r\n]", "description": "An `Event` on each line."},
+                        "examples": {"two_lines": {"summary": "Two lines", "value": _LINES}},
+                    },
+                    "application/cloudevents-batch+json": shown(_batch(CLOUDEVENT_SCHEMA), one_event=[_CLOUDEVENT]),
                 },
             },
         },
@@ -198,27 +244,16 @@ def router() -> APIRouter:
     return routes
 
 
-def _many(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "minItems": 1, "maxItems": ITEMS_MAX, "items": schema}
+def _batch(items: Schema) -> Schema:
+    return {"type": "array", "minItems": 1, "maxItems": ITEMS_MAX, "items": items}
 
 
+_LINES: Final = '{"type":"order.paid","payload":{"order":17}}\n{"type":"order.paid","payload":{"order":18}}\n'
 _RESULTS: Final[dict[str, Any]] = {
     "appended": 1,
     "refused": 1,
     "results": [
         {"index": 0, "status": 201, "event": _CREATED},
-        {
-            "index": 1,
-            "status": 409,
-            "problem": {
-                "type": problems.DUPLICATE.type,
-                "title": problems.DUPLICATE.title,
-                "status": 409,
-                "detail": f"This event is {_EXAMPLE_ID} already; nothing was added. Do not send it again.",
-                "id": _EXAMPLE_ID,
-                "idempotency_window_s": _WINDOW_S,
-                "request_id": "req_01a20b40-2613-7e81-8b4f-01a3759c2793",
-            },
-        },
+        {"index": 1, "status": 409, "problem": example(problems.DUPLICATE)},
     ],
 }

@@ -113,7 +113,7 @@ class Reading:
         """Acknowledge: log first, then exactly what the fold will write, then the answer. All of a call or nothing."""
         wanted = list(dict.fromkeys(ids))
         async with self._connection() as connection:
-            known = await queries.ackable(connection, owner, wanted)
+            known = await queries.ackable(connection, owner, [text for text in wanted if parse_event_id(text) is not None])
         fresh = [text for text in wanted if known.get(text) is False]
         if fresh:
             await self._append_ack(owner, [EventId(text) for text in fresh], request_headers)

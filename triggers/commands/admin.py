@@ -1,12 +1,16 @@
-"""Commands that prepare servers: tables and topics."""
+"""Commands that prepare servers: tables and topics; and the published contract."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from runtime import migrations, topics
 from runtime.settings import Settings
 from triggers.commands.output import Json, explained, show_one
+from triggers.contract import contract
 
 
 def migrate(json: Json = False) -> None:
@@ -23,6 +27,21 @@ def ensure_topics(json: Json = False) -> None:
         show_one({"created": topics.ensure(settings.kafka, settings.delivery.delays_s)}, json=json)
 
 
+def openapi(
+    output: Annotated[
+        Path | None, typer.Option(help="A file to write instead of standard output: docs/openapi.json is checked in.")
+    ] = None,
+) -> None:
+    """Print the OpenAPI document of the HTTP API. Needs no server."""
+    with explained():
+        text = contract()
+        if output is None:
+            print(text, end="")
+        else:
+            output.write_text(text)
+
+
 def register(app: typer.Typer) -> None:
     app.command("migrate")(migrate)
     app.command("topics")(ensure_topics)
+    app.command("openapi")(openapi)
