@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from access.openapi import INTEGER, TEXT, TIME, Responses, Schema, answered, many, nullable, record, record_of, sent
+from access.openapi import INTEGER, PRINTABLE, TEXT, TIME, Responses, Schema, answered, many, nullable, record, record_of, sent
 
 _SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -78,7 +78,7 @@ PUT_REQUEST: Final[dict[str, Any]] = sent(
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            "description": {"type": "string", "maxLength": 1000, "description": "One line of printable characters."},
+            "description": {"type": "string", "maxLength": 1000, "pattern": PRINTABLE, "description": "One line of printable characters."},
             "schema": {
                 "type": ["object", "null"],
                 "description": "JSON Schema 2020-12, at most 65,536 bytes; kept as sent. null: payloads are not checked.",

@@ -23,6 +23,8 @@ PROBLEMS: Final = "x-problems"
 
 TEXT: Final[Schema] = {"type": "string"}
 INTEGER: Final[Schema] = {"type": "integer"}
+#: What `access.texts.one_line` takes, in the categories of Unicode.
+PRINTABLE: Final = r"^[ \p{L}\p{M}\p{N}\p{P}\p{S}]*$"
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 
 #: Security of an operation for organizations.

@@ -8,7 +8,7 @@ import msgspec
 
 from access import api_keys
 from access.keys import SCOPES
-from access.openapi import INTEGER, TEXT, TIME, Responses, Schema, answered, header, many, nullable, record, record_of, sent
+from access.openapi import INTEGER, PRINTABLE, TEXT, TIME, Responses, Schema, answered, header, many, nullable, record, record_of, sent
 from access.operator_bodies import NewKey, NewOrganization, OrganizationChange, Rotation
 from access.organizations import PLANS
 from schemas import ids
@@ -120,8 +120,15 @@ AUDIT: Final[Responses] = answered(
 
 def _taken(kind: type[msgspec.Struct], **examples: Any) -> dict[str, Any]:
     """OpenAPI's `requestBody` for a type."""
-    schema = msgspec.json.schema(kind)
-    return sent({**schema["$defs"][kind.__name__], "title": kind.__name__}, **examples)
+    schema = msgspec.json.schema(kind)["$defs"][kind.__name__]
+    if "name" in schema["properties"]:
+        schema["properties"]["name"]["pattern"] = PRINTABLE
+    if "expires_at" in schema["properties"]:  # one of them at most
+        schema["not"] = {
+            "required": ["expires_at", "expires_in_s"],
+            "properties": {"expires_at": {"type": "string"}, "expires_in_s": {"type": "integer"}},
+        }
+    return sent({**schema, "title": kind.__name__}, **examples)
 
 
 TAKES_ORGANIZATION: Final = _taken(NewOrganization, on_a_plan={"name": "Acme", "plan": "pro"})

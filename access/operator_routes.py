@@ -26,7 +26,10 @@ Body = Annotated[bytes, Depends(read_json)]
 OrganizationPath = Annotated[str, Path(pattern=ids.ORGANIZATION_ID_PATTERN, description="`org_…`")]
 KeyPath = Annotated[str, Path(pattern=ids.API_KEY_ID_PATTERN, description="`key_…`, the id of the key and not the key.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Entries of a page.")]
-After = Annotated[str, Query(max_length=64, description="A `next_after`: the last id of the page before.")]
+After = Annotated[
+    str,
+    Query(max_length=64, description="A `next_after`: the last id of the page before.", json_schema_extra={"pattern": "^[ -~]*$"}),
+]
 
 _ROW_ID_MAX: Final = 2**63 - 1
 _ADMISSION: Final = (

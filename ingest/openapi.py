@@ -60,6 +60,9 @@ _CREATED: Final[dict[str, Any]] = {
 #: Characters that no text of an event may hold.
 _NO_CONTROL: Final = r"^[^\u0000-\u001f\u007f-\u009f]+$"
 
+#: A content type whose data is JSON (`ingest.cloudevents.is_json`).
+_JSON_TYPE: Final = r"(/|\+)[Jj][Ss][Oo][Nn] *(;|$)"
+
 
 def _text(chars_max: int, description: str = "", *, null: bool = False) -> Schema:
     described = {"description": description} if description else {}
@@ -107,6 +110,9 @@ CLOUDEVENT_SCHEMA: Final[Schema] = {
         "data_base64": {"type": "string", "contentEncoding": "base64", "description": "Bytes that are no JSON, instead of `data`."},
     },
     "propertyNames": {"pattern": "^([a-z0-9]{1,64}|data_base64)$"},
+    "not": {"required": ["data", "data_base64"]},
+    "if": {"required": ["datacontenttype"], "properties": {"datacontenttype": {"type": "string", "not": {"pattern": _JSON_TYPE}}}},
+    "then": {"properties": {"data": {"type": "string"}}},
     "additionalProperties": {
         "type": ["string", "boolean", "integer", "null"],
         "minLength": 1,
