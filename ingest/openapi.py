@@ -60,6 +60,11 @@ _CREATED: Final[dict[str, Any]] = {
 #: Characters that no text of an event may hold.
 _NO_CONTROL: Final = r"^[^\u0000-\u001f\u007f-\u009f]+$"
 
+#: A time in a header, where generators of clients know no format.
+_RFC3339: Final = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?"
+    r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
 #: A content type whose data is JSON (`ingest.cloudevents.is_json`).
 _JSON_TYPE: Final = r"(/|\+)[Jj][Ss][Oo][Nn] *(;|$)"
 
@@ -177,7 +182,7 @@ _BINARY: Final = [
     _header("ce-source", _text(512), "CloudEvents binary mode: needed there."),
     _header("ce-type", _TYPE, "CloudEvents binary mode: needed there."),
     _header("ce-subject", _text(SUBJECT_CHARS_MAX), "CloudEvents binary mode. So are all other `ce-` headers: extension attributes."),
-    _header("ce-time", TIME, "CloudEvents binary mode."),
+    _header("ce-time", {"type": "string", "pattern": _RFC3339}, "CloudEvents binary mode."),
 ]
 
 
@@ -211,7 +216,7 @@ def router() -> APIRouter:
                     "application/json": shown(EVENT_SCHEMA, whole=_EVENT, smallest={"type": "order.paid", "payload": 17}),
                     "application/cloudevents+json": shown(CLOUDEVENT_SCHEMA, data_in_json=_CLOUDEVENT, data_in_bytes=_CLOUDEVENT_OF_BYTES),
                     "application/octet-stream": {
-                        "schema": {"type": "string", "contentMediaType": "application/octet-stream"},
+                        "schema": {"type": "string", "format": "binary"},
                         "examples": {"binary_mode": {"summary": "Binary mode, with ce- headers; any media type", "value": "any bytes"}},
                     },
                 },

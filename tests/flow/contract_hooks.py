@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -69,7 +69,7 @@ def _under_a_new_key(case: Any) -> None:
     holder, name = (case.body, "idempotency_key") if case.media_type == NATIVE else (case.body, "id")
     if case.media_type == BINARY:
         holder, name = case.headers, "ce-id"
-    if isinstance(holder, Mapping) and holder.get(name) is not None:
+    if isinstance(holder, MutableMapping) and holder.get(name) is not None:
         holder[name] = f"{new}{holder[name]}"[:200]
     if case.headers.get("Idempotency-Key"):
         case.headers["Idempotency-Key"] = new
