@@ -47,6 +47,9 @@ _EVERYWHERE: Final = (
     problems.MALFORMED_REQUEST, problems.REQUEST_TIMEOUT, problems.URI_TOO_LONG, problems.HEADERS_TOO_LARGE, problems.INTERNAL,
     problems.OVERLOADED,
 )  # fmt: skip
+#: Where an event was posted these say that it was not appended; the names of their examples there end so.
+_TELLS_OF_EVENTS: Final = (problems.OVERLOADED, problems.UNAVAILABLE)
+_OF_EVENT: Final = ".event"
 _ALWAYS_ANSWERED: Final = "/health"
 
 DESCRIPTION: Final = """\
@@ -101,7 +104,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     shared = _exactly(shared)
     made["paths"] = _share_schemas(shared["paths"], components.setdefault("schemas", {}))
     components["responses"] = _share_schemas(shared["responses"], components["schemas"])
-    components["examples"] = {slug: {"summary": REGISTRY[slug].title, "value": example(REGISTRY[slug])} for slug in used}
+    components["examples"] = _examples(used)
     components["securitySchemes"] = {
         **made.get("components", {}).get("securitySchemes", {}),
         "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "64 characters: `zap_live_…` or `zap_test_…`."},
@@ -154,12 +157,22 @@ def _problem_answer(found: list[Problem], *, counted: bool = False) -> dict[str,
             name: {**one, "required": False, "description": f"{one['description']} Where the request was counted."}
             for name, one in RATE_HEADERS.items()
         }
-    examples = {problem.slug: {"$ref": f"#/components/examples/{problem.slug}"} for problem in found}
+    of_event = {problem.slug: _OF_EVENT if counted and problem in _TELLS_OF_EVENTS else "" for problem in found}
+    examples = {slug: {"$ref": f"#/components/examples/{slug}{suffix}"} for slug, suffix in of_event.items()}
     return {
         "description": "; ".join(f"`{problem.slug}`: {problem.title}" for problem in found),
         "headers": headers,
         "content": {CONTENT_TYPE: {"schema": PROBLEM_SCHEMA, "examples": examples}},
     }
+
+
+def _examples(used: set[str]) -> dict[str, Any]:
+    made: dict[str, dict[str, Any]] = {slug: {"summary": REGISTRY[slug].title, "value": example(REGISTRY[slug])} for slug in used}
+    for problem in _TELLS_OF_EVENTS:
+        one = made[problem.slug]
+        made[problem.slug + _OF_EVENT] = one
+        made[problem.slug] = {**one, "value": {name: value for name, value in one["value"].items() if name != "outcome"}}
+    return made
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:

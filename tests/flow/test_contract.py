@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.backends import Servers
-from tests.contract_document import conforms, operation_of, operations, published, resolved, validator
+from tests.contract_document import Operation, conforms, operation_of, operations, published, resolved, validator
 from tests.flow.operator import make_operator
 from tests.flow.test_ingest import standing_still
 from triggers.devstack.ports import free_ports
@@ -91,6 +91,20 @@ def test_posting_in_every_format(ask: Caller) -> None:
     ask(200, "POST", "/events/batch", content=f"{json.dumps(EVENT)}\n{{]\n", headers={"Content-Type": "application/x-ndjson"})
     many = json.dumps([{**CLOUDEVENT, "id": "3"}, CLOUDEVENT])
     ask(200, "POST", "/events/batch", content=many, headers={"Content-Type": "application/cloudevents-batch+json"})
+
+
+@pytest.mark.parametrize("operation", [one for one in operations() if one.path.startswith("/events") and one.method == "POST"])
+def test_every_documented_body_is_taken(operation: Operation, system: System) -> None:
+    mine = Caller(system.url, {"X-API-Key": make_tenant(system.settings, "contract, examples").key})
+    binary = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/shop", "ce-type": "order.paid"}
+    good = min(int(status) for status in operation.document["responses"])
+    for media_type, content in operation.document["requestBody"]["content"].items():
+        for example in content["examples"].values():
+            body = example["value"] if isinstance(example["value"], str) else json.dumps(example["value"])
+            attributes = binary if media_type == "application/octet-stream" else {}
+            answer = mine(good, "POST", operation.path, content=body, headers={"Content-Type": media_type, **attributes}).json()
+            assert answer.get("refused", 0) == 0
+    mine.close()
 
 
 def test_posting_what_is_refused(ask: Caller, operate: Caller, system: System, tenant: Tenant) -> None:
