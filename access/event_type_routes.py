@@ -20,15 +20,23 @@ from access.compatibility import Warned
 from access.event_type_docs import CHANGED, LISTED, MADE, PUT_REQUEST, SHOWN, VERSIONS
 from access.event_types import UNSET, EventType, LimitReached, Owner, TooManyChanges, Unset, Version
 from access.http import context_of
-from access.openapi import KEY_PROBLEMS, KEY_SECURITY, problem_responses
+from access.openapi import KEY_PROBLEMS, KEY_SECURITY, described, problem_responses
 from access.organizations import NotThere
 from access.schema_walk import SchemaError
 from runtime.clock import Clock
 from runtime.postgres import ThreadPool
 from schemas import problems
+from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN
 from schemas.problems import ProblemError
 
 NamePath = Annotated[str, Path(description="The type's name, as events carry it.")]
+NewNamePath = Annotated[
+    str,
+    Path(
+        description="A name as events carry it.",
+        json_schema_extra=described(pattern=EVENT_TYPE_PATTERN, maxLength=EVENT_TYPE_CHARS_MAX),
+    ),
+]
 #: `(request, scope)` → who is asking, or a problem.
 Authenticate = Callable[[Request, str], Awaitable[Principal]]
 #: `(revocation version)` → whether the caches of all processes were told (see `access.epoch`).
@@ -185,7 +193,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         },
         openapi_extra={**KEY_SECURITY, **PUT_REQUEST},
     )
-    async def put(request: Request, event_type: NamePath) -> Response:
+    async def put(request: Request, event_type: NewNamePath) -> Response:
         owner, actor = await desk.manager(request)
         description, schema = _decoded(await _body(request))
         change = await desk.run(

@@ -20,6 +20,7 @@ Responses = dict[int | str, dict[str, Any]]
 #: Marks of what `access.openapi_document` replaces.
 EXACT: Final = "x-exact"
 PROBLEMS: Final = "x-problems"
+DESCRIBED: Final = "x-described"
 
 TEXT: Final[Schema] = {"type": "string"}
 INTEGER: Final[Schema] = {"type": "integer"}
@@ -116,6 +117,11 @@ def answered(
 def sent(schema: Schema, /, **examples: Any) -> dict[str, Any]:
     """`requestBody` of one body in JSON, for `openapi_extra`."""
     return {"requestBody": {"required": True, "content": {"application/json": shown(schema, **examples)}}}
+
+
+def described(**keywords: Any) -> dict[str, Any]:
+    """`json_schema_extra` of a parameter whose form the route itself checks, with a problem of its own."""
+    return {DESCRIBED: True, **keywords}
 
 
 def problem_responses(*found: Problem) -> Responses:

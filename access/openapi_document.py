@@ -12,7 +12,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from access.openapi import EXACT, PROBLEM_SCHEMA, PROBLEMS, RATE_HEADERS, TEXT, header
+from access.openapi import DESCRIBED, EXACT, PROBLEM_SCHEMA, PROBLEMS, RATE_HEADERS, TEXT, header
 from schemas import problems
 from schemas.problem_examples import REQUEST_ID, example
 from schemas.problems import CONTENT_TYPE, REGISTRY, Problem
@@ -124,6 +124,8 @@ def _complete(path: str, operation: dict[str, Any]) -> set[str]:
     for parameter in operation.get("parameters", ()):
         parameter["schema"] = schema = _plain(parameter["schema"])
         schema.pop("description", None)
+        if schema.pop(DESCRIBED, False):
+            continue
         bounded = bounded or parameter["in"] == "query" or (parameter["in"] == "path" and "pattern" in schema)
     responses = operation["responses"]
     if any("HTTPValidationError" in str(content) for content in responses.get("422", {}).get("content", {}).values()):

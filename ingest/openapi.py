@@ -65,6 +65,8 @@ _RFC3339: Final = (
     r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?"
     r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
+#: With its padding (RFC 4648 section 4).
+_BASE64: Final = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 #: A content type whose data is JSON (`ingest.cloudevents.is_json`).
 _JSON_TYPE: Final = r"(/|\+)[Jj][Ss][Oo][Nn] *(;|$)"
 
@@ -112,7 +114,12 @@ CLOUDEVENT_SCHEMA: Final[Schema] = {
         },
         "dataschema": _text(16_384, null=True),
         "data": {"description": "Any JSON value; a string where `datacontenttype` is not JSON."},
-        "data_base64": {"type": "string", "contentEncoding": "base64", "description": "Bytes that are no JSON, instead of `data`."},
+        "data_base64": {
+            "type": "string",
+            "contentEncoding": "base64",
+            "pattern": _BASE64,
+            "description": "Bytes that are no JSON, instead of `data`.",
+        },
     },
     "propertyNames": {"pattern": "^([a-z0-9]{1,64}|data_base64)$"},
     "not": {"required": ["data", "data_base64"]},

@@ -56,6 +56,9 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.headers.pop("Content-Encoding", None)  # the body is sent as it is
     if operation == "post_event":
         _under_a_new_key(case)
+    if isinstance(case.body, dict):
+        # JSON Schema calls 5.0 an integer (2020-12 Core, section 4.2.3); here integers are written without a fraction.
+        case.body.update({name: int(value) for name, value in case.body.items() if isinstance(value, float) and value.is_integer()})
     if isinstance(case.body, dict) and case.media_type == NATIVE and operation in _NAMED:
         for name in ("name", "description"):
             if isinstance(case.body.get(name), str):  # \p{M} and the like are made a little too wide
@@ -93,10 +96,6 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Response) ->
     """Whether it is one."""
     operation = case.operation.definition.raw.get("operationId")
     kind, answer = type(failure).__name__, json.loads(response.content)
-    if kind == "RejectedPositiveData":
-        slug = answer["type"].rpartition(":")[2]
-        # JSON Schema calls 5.0 an integer (2020-12 Core, section 4.2.3); bodies of the operator API have integers without a fraction.
-        return not (slug == "invalid-request" and "got `float`" in answer["detail"])
     if kind == "AcceptedNegativeData" and operation == "post_batch":
         return not _each_item_is_judged(case, answer)
     if kind == "AcceptedNegativeData" and operation == "post_event" and case.media_type == STRUCTURED:
