@@ -12,7 +12,7 @@ import pytest
 
 from tests.backends import Servers
 from tests.contract_document import Operation, conforms, operation_of, operations, published, resolved, validator
-from tests.flow.operator import make_operator
+from tests.flow.operator_token import make_operator
 from tests.flow.test_ingest import standing_still
 from triggers.devstack.ports import free_ports
 from triggers.provision import Tenant, make_endpoint, make_key, make_tenant

@@ -11,7 +11,7 @@ import pytest
 
 from tests.contract_document import PATH
 from tests.flow.hostile.apis import OwnApi
-from tests.flow.operator import make_operator
+from tests.flow.operator_token import make_operator
 from triggers.provision import make_tenant
 from triggers.system import System
 
