@@ -65,7 +65,7 @@ def test_the_commands_of_a_page_are_answered_as_it_says(page: str, system: Syste
     for step in steps:
         written = answer_of(step["answer"])
         ran = subprocess.run(
-            ["/bin/bash", "-ec", step["command"].replace("curl -i", "curl -sS -i --max-time 30")],
+            ["/bin/bash", "-ec", step["command"].replace("curl -i", "curl -sS -i --max-time 45")],
             env=variables, capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
         real = answer_of(ran.stdout)
