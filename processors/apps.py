@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,20 +106,25 @@ async def run(app: Any, guard: StallGuard, clock: Clock, stop: asyncio.Event, pr
     logging.getLogger("mode").setLevel(logging.WARNING)
     progress = Progress(progress_timeout_s)
     app.finalize()
-    await app.start()
-    log.info("processor.started", app=app.conf.id)
+    # Watched from its first moment: aiokafka's coordination can die before the first assignment, and then the start never ends.
+    starting = asyncio.ensure_future(app.start())
+    starting.add_done_callback(lambda done: _started(app, done))
     while not stop.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _TICK_S)
         guard.beat()
         if app.crashed or app.should_stop:
             die(f"{app.conf.id} crashed: {app.crash_reason!r}", EXIT_FATAL)
-        if (stalled := progress.check(app, clock.monotonic_s())) is not None:
+        if (stalled := progress.check(app, clock.monotonic_s(), started=starting.done())) is not None:
             die(f"{app.conf.id}: {stalled}", EXIT_STALLED)
-        try:
-            await asyncio.wait_for(stop.wait(), _TICK_S)
-        except TimeoutError:
-            continue
     log.info("processor.stopping", app=app.conf.id)
     try:
         await asyncio.wait_for(app.stop(), _STOP_TIMEOUT_S)
     except TimeoutError:
         die(f"{app.conf.id} did not stop within {_STOP_TIMEOUT_S:g} s")
+
+
+def _started(app: Any, starting: asyncio.Future[Any]) -> None:
+    if not starting.cancelled() and (error := starting.exception()) is not None:
+        die(f"{app.conf.id} did not start: {error!r}")
+    log.info("processor.started", app=app.conf.id)
