@@ -32,9 +32,8 @@ class Identity(NamedTuple):
     key: str | tuple[str, str]
 
 
-IDENTITIES = st.builds(
-    Identity, st.sampled_from(ORGANIZATIONS), st.sampled_from(["live", "test"]), st.one_of(PARTS, ANY, st.tuples(PARTS, PARTS), st.tuples(ANY, ANY))
-)  # fmt: skip
+KEYS = st.one_of(PARTS, ANY, st.tuples(PARTS, PARTS), st.tuples(ANY, ANY))
+IDENTITIES = st.builds(Identity, st.sampled_from(ORGANIZATIONS), st.sampled_from(["live", "test"]), KEYS)
 
 
 def native(key: str) -> Draft:
