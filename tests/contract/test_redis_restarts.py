@@ -43,4 +43,4 @@ async def _at_once(tick: RedisTick, round_trips: int) -> None:
     for _ in range(round_trips):
         asked.append(tick.execute("PING"))
         await asyncio.sleep(0)
-    assert await asyncio.gather(*asked) == [True] * round_trips
+    assert await asyncio.gather(*asked) == [b"PONG"] * round_trips
