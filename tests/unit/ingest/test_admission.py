@@ -10,6 +10,7 @@ import pytest
 from ingest.append import not_appended
 from ingest.idempotency import Reservation
 from runtime.redis import RedisUnavailable
+from runtime.settings import IngestSettings
 from schemas.ids import EventId
 from schemas.problems import ProblemError
 from tests.unit.ingest.api import HELD, Answer, Api, slug
@@ -17,6 +18,13 @@ from tests.unit.ingest.api import HELD, Answer, Api, slug
 
 @pytest.fixture
 def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Api:
+    """One that gives a batch little time."""
+    monkeypatch.setattr("tests.unit.ingest.api.SETTINGS", IngestSettings(request_deadline_s=0.3, batch_deadline_s=0.3))
     return Api()
 
 
@@ -95,15 +103,15 @@ async def test_a_reservation_of_somebody_else_is_never_given_back(outcome: str, 
 # -- batches
 
 
-async def test_a_batch_that_runs_out_of_time_gives_every_reservation_back(api: Api) -> None:
+async def test_a_batch_that_runs_out_of_time_gives_every_reservation_back(hasty: Api) -> None:
     def moved() -> str:
-        api.auth.changes, api.auth.slow_s = api.auth.changes + 1, 60
+        hasty.auth.changes, hasty.auth.slow_s = hasty.auth.changes + 1, 60
         return "reserved"
 
-    Reserving(api, moved)
-    answer = await api.batch(keyed("a", "b", None, "a"))
+    Reserving(hasty, moved)
+    answer = await hasty.batch(keyed("a", "b", None, "a"))
     assert (answer.status, answer.body["outcome"]) == (503, "not_appended")
-    assert told(api) == ["release", "release"]
+    assert told(hasty) == ["release", "release"]
 
 
 async def test_a_key_revoked_while_the_second_event_of_a_key_is_reserved_appends_it_not(api: Api) -> None:
@@ -185,8 +193,8 @@ async def test_an_event_that_was_not_appended_makes_room_for_the_next_with_its_k
     assert told(api) == ["release", "confirm"]
 
 
-async def test_an_unknown_outcome_in_a_batch_keeps_its_key(api: Api) -> None:
-    api.log.slow_s = 60
-    answer = await api.batch(keyed("a"))
+async def test_an_unknown_outcome_in_a_batch_keeps_its_key(hasty: Api) -> None:
+    hasty.log.slow_s = 60
+    answer = await hasty.batch(keyed("a"))
     assert answer.body["results"][0]["problem"]["outcome"] == "unknown"
-    assert told(api) == []
+    assert told(hasty) == []
