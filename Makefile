@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Hash-pinned; nothing here or in the requirements names a package index, so whatever pip is set up with is used.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test verify smoke lint format openapi bench clean setup-local setup-dev requirements fuzz
+.PHONY: help run test verify smoke lint format openapi bench fuzz clean setup-local setup-dev requirements
 
 help:
 	@echo "make run      the whole system in the foreground, with sample traffic (Ctrl-C stops it)"
@@ -42,6 +42,7 @@ bench: setup-dev
 # The published contract, after a change of the HTTP API. No server is needed.
 openapi: setup-dev
 	@$(BIN)/triggers openapi --output docs/openapi.json
+
 # What it finds is left in build/fuzz/: add it to the corpus with its mend. Inputs it met on its way are kept there for the next run.
 fuzz: setup-dev
 	@mkdir -p build/fuzz/strict_reader
