@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Hash-pinned; nothing here or in the requirements names a package index, so whatever pip is set up with is used.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test verify smoke lint format openapi bench clean setup-local setup-dev requirements
+.PHONY: help run test verify smoke lint format openapi bench fuzz clean setup-local setup-dev requirements
 
 help:
 	@echo "make run      the whole system in the foreground, with sample traffic (Ctrl-C stops it)"
@@ -13,6 +13,7 @@ help:
 	@echo "make smoke    one event across every hop, then stop"
 	@echo "make openapi  write docs/openapi.json after a change of the HTTP API"
 	@echo "make lint     ruff, mypy --strict, import rules, house rules"
+	@echo "make fuzz     the strict reader under a coverage-guided fuzzer for SECONDS=60"
 	@echo "make verify   lint, all tests, the long crash rounds (by hand, before something is called done)"
 
 run: setup-local
@@ -26,6 +27,7 @@ test: setup-dev
 
 verify: lint
 	@$(BIN)/pytest -q --durations=20
+	@$(MAKE) --no-print-directory fuzz SECONDS=30
 
 lint: setup-dev
 	@$(BIN)/ruff check .
@@ -40,6 +42,12 @@ bench: setup-dev
 # The published contract, after a change of the HTTP API. No server is needed.
 openapi: setup-dev
 	@$(BIN)/triggers openapi --output docs/openapi.json
+
+# What it finds is left in build/fuzz/: add it to the corpus with its mend. Inputs it met on its way are kept there for the next run.
+fuzz: setup-dev
+	@mkdir -p build/fuzz/strict_reader
+	@$(BIN)/python -m tests.fuzz.strict_reader -max_total_time=$(or $(SECONDS),60) -max_len=4096 -timeout=10 -print_final_stats=1 \
+		-dict=tests/fuzz/json.dict -artifact_prefix=build/fuzz/ build/fuzz/strict_reader tests/fuzz/corpus/strict_reader
 
 format: setup-dev
 	@$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 """From drafts to events in the log: schema, quota, reservation, append, confirmation. The order of effects is the promise.
 
 A crash between any two steps leaves either nothing, or a reservation whose lease lapses, or an event in the log whose caller asks again
-under the same key and is told its id. Knows no HTTP but its problems.
+under the same key and is told its id. A request that is refused for any reason gives its reservation back. Knows no HTTP but its problems.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-import msgspec
 from msgspec import Raw
 
 from access.auth import Authenticator, key_of
@@ -19,23 +18,23 @@ from access.http import Context
 from access.limits import Allowance, Limiter, refused
 from ingest.accept import Draft
 from ingest.append import Appender, unknown
+from ingest.arrivals import Arrival, first_of_each_key, record_headers
 from ingest.caller import Caller, told, too_slow_to_check, within, without_redis
 from ingest.catalogue import Catalogue
-from ingest.idempotency import Reservation, Reservations, redis_key
+from ingest.idempotency import Reservations, redis_key
 from runtime.clock import Clock
 from runtime.crashpoints import reach
-from runtime.kafka import Headers, Report
+from runtime.kafka import Report
 from runtime.metrics import RESERVATIONS
 from runtime.settings import IngestSettings
 from schemas import codec, ids
 from schemas.events import SCHEMA_VERSION, Ingested
-from schemas.problems import DUPLICATE, IN_FLIGHT, KEY_REUSED, ProblemError
+from schemas.problems import ProblemError
 
 SCOPE: Final = "events:write"
 _OWNER_RANDOM_BYTES: Final = 12
 _PAUSE_FIRST_S: Final = 0.02
 _PAUSE_MAX_S: Final = 0.1
-_MAY_APPEND: Final = ("reserved", "takeover")
 #: Bytes of a batch read before the event loop looks at everybody else.
 _BYTES_AT_ONCE: Final = 32_768
 
@@ -47,14 +46,6 @@ class Admitted(NamedTuple):
 
     event: Ingested
     report: Report
-
-
-class _Ready(NamedTuple):
-    """An event on its way in. `name` is its reservation's key in Redis, None for an event without a dedup key."""
-
-    event: Ingested
-    name: str | None
-    owner: str
 
 
 Outcome = Admitted | ProblemError
@@ -74,6 +65,7 @@ class Admission:
         appender: Appender,
     ) -> None:
         self._settings = settings
+        self._window_s = int(settings.idempotency_window_s)
         self._clock = clock
         self._authenticator = authenticator
         self._limiter = limiter
@@ -99,82 +91,104 @@ class Admission:
 
     async def one(self, caller: Caller, draft: Draft) -> Admitted:
         """Raises `ProblemError`; a 503's `outcome` says whether the event may be in the log."""
-        async with within(caller.deadline_s, too_slow_to_check):
-            await self._conforms_now(caller, draft)
-            ready = self._ready(caller, draft)
-            counting = asyncio.ensure_future(self.count(caller, 1))  # begins first, and travels with the reservation
-            held = await self._reserve(ready)
-            allowance = await counting
-            if not allowance.granted:
-                await self._let_go(ready, held)
-                raise refused(allowance)
-            await self._valid_or_let_go(caller, ready, held)
-            held = await self._settle(caller, ready, held)
-        return await self._append(caller, ready, held)
+        arrival = self._arrival(caller, draft)
+        try:
+            async with within(caller.deadline_s, too_slow_to_check):
+                await self._conforms_now(caller, draft)
+                counting = asyncio.ensure_future(self.count(caller, 1))  # begins first, and travels with the reservation
+                await self._reserve(arrival)
+                allowance = await counting
+                if not allowance.granted:
+                    raise refused(allowance)
+                await self._still_valid(caller, arrival)
+                await self._settle(caller, arrival)
+            event = arrival.to_append(self._window_s)
+        except ProblemError:
+            await self._let_go(arrival)
+            raise
+        return await self._append(caller, arrival, event)
 
     async def many(self, caller: Caller, items: Sequence[bytes], read: Callable[[bytes], Draft]) -> list[Outcome]:
         """What became of each item, in order; one that fails disturbs no other. Appended in the order given.
 
         Raises the problems of the whole call: a quota that grants nothing, a key that was revoked meanwhile.
         """
-        async with within(caller.deadline_s, too_slow_to_check):
-            allowance = await self.count(caller, len(items))
-            if not allowance.granted:
-                raise refused(allowance)
-            outcomes: dict[int, Outcome] = {}
-            ready: dict[int, _Ready] = {}
-            bytes_read = 0
-            for place, item in enumerate(items):
-                try:
-                    if place >= allowance.granted:
-                        raise refused(allowance)
-                    draft = read(item)
-                    await self._conforms(caller, draft.type, draft.payload)
-                    ready[place] = self._ready(caller, draft)
-                except ProblemError as error:
-                    outcomes[place] = error
-                bytes_read += len(item)
-                if bytes_read >= _BYTES_AT_ONCE:
-                    bytes_read = 0
-                    await asyncio.sleep(0)
-            first, later = _first_of_each_key(ready)
-            held = dict(zip(first, await asyncio.gather(*(self._reserve(ready[place]) for place in first)), strict=True))
-            try:
-                changed = await self._key_changed(caller)
-            except ProblemError:
-                await asyncio.gather(*(self._let_go(ready[place], held[place]) for place in first))
-                raise
-            if changed:
-                outcomes.update(await self._conform_no_more(caller, ready, held))
-                first, later = ([place for place in places if place not in outcomes] for places in (first, later))
-        waiting = [place for place in first if (found := held[place]) is not None and found.outcome == "pending"]
-        now = [place for place in first if place not in set(waiting)]
-        for places in (now, sorted([*waiting, *later])):  # tasks begin in the order they are made, so records are sent in it
-            answers = await asyncio.gather(*(self._item(caller, ready[place], held.get(place)) for place in places))
+        outcomes: dict[int, Outcome] = {}
+        arrivals: dict[int, Arrival] = {}
+        try:
+            async with within(caller.deadline_s, too_slow_to_check):
+                await self._read(caller, items, read, arrivals, outcomes)
+                first, later = first_of_each_key(arrivals)
+                await asyncio.gather(*(self._reserve(arrivals[place]) for place in first))
+                await self._key_still_valid(caller)
+                outcomes.update(await self._conform_no_more(caller, arrivals))
+        except ProblemError:
+            await asyncio.gather(*(self._let_go(arrival) for arrival in arrivals.values()))
+            raise
+        first, later = ([place for place in places if place not in outcomes] for places in (first, later))
+        # What waits for another request holds up nobody but what follows under the same key.
+        waiting = {arrivals[place].name: place for place in first if arrivals[place].pending}
+        now = [place for place in first if not arrivals[place].pending]
+        behind = [place for place in later if arrivals[place].name in waiting]
+        free = [place for place in later if arrivals[place].name not in waiting]
+        for places in (now, sorted([*waiting.values(), *free]), behind):
+            # Tasks begin in the order they are made, so records are sent in it.
+            answers = await asyncio.gather(*(self._item(caller, arrivals[place]) for place in places))
             outcomes.update(zip(places, answers, strict=True))
         return [outcomes[place] for place in range(len(items))]
 
-    async def _conform_no_more(
-        self, caller: Caller, ready: Mapping[int, _Ready], held: Mapping[int, Reservation | None]
-    ) -> dict[int, ProblemError]:
-        """Items that a schema which came between refuses, by place."""
-        refusals: dict[int, ProblemError] = {}
-        for place, item in ready.items():
+    async def _read(
+        self,
+        caller: Caller,
+        items: Sequence[bytes],
+        read: Callable[[bytes], Draft],
+        arrivals: dict[int, Arrival],
+        outcomes: dict[int, Outcome],
+    ) -> None:
+        """Each item of a batch by its place: into `arrivals`, or into `outcomes` with its problem. Raises as `many` does."""
+        allowance = await self.count(caller, len(items))
+        if not allowance.granted:
+            raise refused(allowance)
+        bytes_read = 0
+        for place, item in enumerate(items):
             try:
-                await self._conforms(caller, item.event.type, bytes(item.event.payload))
+                if place >= allowance.granted:
+                    raise refused(allowance)
+                draft = read(item)
+                await self._conforms(caller, draft.type, draft.payload)
+                arrivals[place] = self._arrival(caller, draft)
+            except ProblemError as error:
+                outcomes[place] = error
+            bytes_read += len(item)
+            if bytes_read >= _BYTES_AT_ONCE:
+                bytes_read = 0
+                await asyncio.sleep(0)
+
+    async def _conform_no_more(self, caller: Caller, arrivals: Mapping[int, Arrival]) -> dict[int, ProblemError]:
+        """Items that a schema which came between refuses, by place. Raises the problems of a key that is not valid any more."""
+        refusals: dict[int, ProblemError] = {}
+        for place, arrival in arrivals.items():
+            try:
+                await self._still_conforms(caller, arrival)
             except ProblemError as error:
                 refusals[place] = error
-                await self._let_go(item, held.get(place))
+                await self._let_go(arrival)
         return refusals
 
-    async def _item(self, caller: Caller, ready: _Ready, held: Reservation | None) -> Outcome:
+    async def _item(self, caller: Caller, arrival: Arrival) -> Outcome:
         try:
-            if held is None or held.outcome == "pending":
+            if arrival.pending or (arrival.name is not None and not arrival.asked):
                 async with within(caller.deadline_s, too_slow_to_check):
-                    held = await self._settle(caller, ready, held or await self._reserve(ready))
-            else:
-                held = self._may_append(held)
-            return await self._append(caller, ready, held)
+                    if not arrival.asked:  # another item of the batch came first with its key
+                        await self._reserve(arrival)
+                        await self._still_valid(caller, arrival)
+                    await self._settle(caller, arrival)
+            event = arrival.to_append(self._window_s)
+        except ProblemError as error:
+            await self._let_go(arrival)
+            return error
+        try:
+            return await self._append(caller, arrival, event)
         except ProblemError as error:
             return error
 
@@ -195,7 +209,7 @@ class Admission:
             validators = await self._catalogue.validators(principal.organization, principal.mode)
         validators.check(event_type, payload)
 
-    def _ready(self, caller: Caller, draft: Draft) -> _Ready:
+    def _arrival(self, caller: Caller, draft: Draft) -> Arrival:
         principal, now_ms = caller.principal, self._clock.now_ms()
         event = Ingested(
             v=SCHEMA_VERSION,
@@ -214,106 +228,77 @@ class Admission:
             payload=Raw(draft.payload),
         )
         if draft.dedup_key is None:
-            return _Ready(event, None, "")
+            return Arrival(event, None, "", caller.changes)
         name = redis_key(principal.organization, principal.mode, draft.dedup_key)
-        return _Ready(event, name, os.urandom(_OWNER_RANDOM_BYTES).hex())
+        return Arrival(event, name, os.urandom(_OWNER_RANDOM_BYTES).hex(), caller.changes)
 
-    async def _key_changed(self, caller: Caller) -> bool:
-        """After a Redis round trip: whether it showed another epoch. Then the key was looked up again, and what may be done in its name."""
+    async def _still_valid(self, caller: Caller, arrival: Arrival) -> None:
+        """After a Redis round trip and before the append: the key and the schema as that round trip left them. Raises their problems."""
+        await self._key_still_valid(caller)
+        await self._still_conforms(caller, arrival)
+
+    async def _key_still_valid(self, caller: Caller) -> None:
+        """Looked up again where another epoch was seen. All items of a batch share one look-up, and are refused by it alike."""
         if self._authenticator.changes == caller.changes:
-            return False
-        caller.changes = self._authenticator.changes
-        (await self._authenticator.authenticate(caller.key, caller.address)).require(SCOPE)
-        return True
+            return
+        async with caller.looking:
+            changes = self._authenticator.changes
+            if changes == caller.changes:
+                return
+            if caller.refusal is None:
+                try:
+                    (await self._authenticator.authenticate(caller.key, caller.address)).require(SCOPE)
+                except ProblemError as error:
+                    caller.refusal = error
+            if caller.refusal is not None:
+                raise caller.refusal
+            caller.changes = changes  # only now: whoever comes meanwhile must not pass
 
-    async def _valid_or_let_go(self, caller: Caller, ready: _Ready, held: Reservation | None) -> None:
-        """Before the append: the key and the schema as the last round trip left them."""
-        try:
-            if await self._key_changed(caller):
-                await self._conforms(caller, ready.event.type, bytes(ready.event.payload))
-        except ProblemError:
-            await self._let_go(ready, held)
-            raise
+    async def _still_conforms(self, caller: Caller, arrival: Arrival) -> None:
+        if arrival.checked != (changes := self._authenticator.changes):
+            await self._conforms(caller, arrival.event.type, bytes(arrival.event.payload))
+            arrival.checked = changes
 
-    async def _reserve(self, ready: _Ready) -> Reservation | None:
-        """None for an event without a key, and without Redis: then dedup decides from the log."""
-        if ready.name is None:
-            return None
-        event = ready.event
-        held = await without_redis(self._reservations.reserve(ready.name, event.id, event.fingerprint, ready.owner))
+    async def _reserve(self, arrival: Arrival) -> None:
+        """Ask for the event's key. No answer for an event without one, and without Redis: then dedup decides from the log."""
+        if arrival.name is None:
+            return
+        event = arrival.event
+        arrival.asking()
+        held = await without_redis(self._reservations.reserve(arrival.name, event.id, event.fingerprint, arrival.owner))
+        arrival.answered(held)
         RESERVATIONS.labels("without_redis" if held is None else held.outcome).inc()
-        return held
 
-    async def _settle(self, caller: Caller, ready: _Ready, held: Reservation | None) -> Reservation | None:
+    async def _settle(self, caller: Caller, arrival: Arrival) -> None:
         """Wait for another request under the same key, within half of the deadline, until the key is ours or taken."""
         pause_s = _PAUSE_FIRST_S
         deadline_s = self._clock.monotonic_s() + self._settings.request_deadline_s / 2
-        while held is not None and held.outcome == "pending" and self._clock.monotonic_s() < deadline_s:
+        while arrival.pending and self._clock.monotonic_s() < deadline_s:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_MAX_S)
-            held = await self._reserve(ready)
-            await self._valid_or_let_go(caller, ready, held)
-        return self._may_append(held)
+            await self._reserve(arrival)
+            await self._still_valid(caller, arrival)
 
-    def _may_append(self, held: Reservation | None) -> Reservation | None:
-        """Raises the problems of a key that is taken."""
-        if held is None or held.outcome in _MAY_APPEND:
-            return held
-        located = {"Location": f"/events/{held.event_id}"}
-        members = {"id": held.event_id, "idempotency_window_s": int(self._settings.idempotency_window_s)}
-        if held.outcome == "duplicate":
-            detail = f"This event is {held.event_id} already; nothing was added. Do not send it again."
-            raise ProblemError(DUPLICATE, detail, headers=located, members=members)
-        if held.outcome == "conflict":
-            detail = f"Under this idempotency key {held.event_id} was sent, with another type, subject or payload. Use a new key."
-            raise ProblemError(KEY_REUSED, detail, headers=located, members=members)
-        raise ProblemError(
-            IN_FLIGHT, "Another request with this idempotency key is under way. Ask again in a moment.",
-            headers={"Retry-After": str(max(1, -(-held.remaining_ms // 1000)))}, members={"id": held.event_id},
-        )  # fmt: skip
+    async def _let_go(self, arrival: Arrival) -> None:
+        """Nothing was appended under this reservation by us, and nothing will be. Compared in Redis: what is another's stays."""
+        if arrival.name is not None and arrival.may_hold:
+            arrival.may_hold = False
+            held_id = arrival.event.id if arrival.held is None else arrival.held.event_id
+            await told(self._reservations.release(arrival.name, held_id, arrival.owner))
 
-    async def _let_go(self, ready: _Ready, held: Reservation | None) -> None:
-        """Nothing was appended under this reservation by us, and nothing will be."""
-        if ready.name is not None and held is not None and held.outcome in _MAY_APPEND:
-            await told(self._reservations.release(ready.name, held.event_id, ready.owner))
-
-    async def _append(self, caller: Caller, ready: _Ready, held: Reservation | None) -> Admitted:
+    async def _append(self, caller: Caller, arrival: Arrival, event: Ingested) -> Admitted:
         """Append and confirm. What Redis is told after the append is help for the next caller; not to have told it loses nothing."""
-        event = ready.event
-        if held is not None and held.event_id != event.id:
-            event = msgspec.structs.replace(event, id=held.event_id)  # taken over: the same event must keep its id
-        if ready.name is not None:
+        if arrival.name is not None:
             reach("api.after_reserve")
         try:
             async with within(caller.deadline_s, unknown):  # what was sent cannot be taken back
-                report = await self._appender.append(event.organization, codec.encode(event), _record_headers(event, caller.context))
+                report = await self._appender.append(event.organization, codec.encode(event), record_headers(event, caller.context))
         except ProblemError as error:
             if error.members.get("outcome") == "not_appended":
-                await self._let_go(ready, held)
+                await self._let_go(arrival)
             raise
-        if ready.name is not None:
+        if arrival.name is not None:
             reach("api.after_append")
-            await told(self._reservations.confirm(ready.name, event.id, event.fingerprint, report.timestamp_ms))
+            await told(self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms))
             reach("api.after_confirm")
         return Admitted(event, report)
-
-
-def _first_of_each_key(ready: dict[int, _Ready]) -> tuple[list[int], list[int]]:
-    """(places of the first event of each dedup key and of those without one, places of the others), in order."""
-    seen: set[str] = set()
-    first: list[int] = []
-    later: list[int] = []
-    for place, item in ready.items():
-        (later if item.name in seen else first).append(place)
-        if item.name is not None:
-            seen.add(item.name)
-    return first, later
-
-
-def _record_headers(event: Ingested, context: Context) -> Headers:
-    return (
-        (codec.HEADER_EVENT_ID, event.id.encode()),
-        *codec.STANDARD_HEADERS,
-        (codec.HEADER_REQUEST_ID, context.request_id.encode()),
-        (codec.HEADER_TRACEPARENT, context.trace.traceparent.encode()),
-    )

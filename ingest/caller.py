@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Caller:
-    """Who asks, for one request. `allowance` is there once the request was counted."""
+    """Who asks, for one request. `allowance` is there once the request was counted. `changes`: the epoch at which the key was valid."""
 
     def __init__(self, principal: Principal, key: str, address: str | None, changes: int, context: Context, deadline_s: float) -> None:
         self.principal = principal
@@ -29,6 +29,9 @@ class Caller:
         #: Event-loop time at which the request has to be answered.
         self.deadline_s = deadline_s
         self.allowance: Allowance | None = None
+        #: Held while the key is looked up again; `refusal` is what came of it for all that follows.
+        self.looking = asyncio.Lock()
+        self.refusal: ProblemError | None = None
 
 
 async def without_redis(trip: Awaitable[T]) -> T | None:

@@ -143,7 +143,10 @@ class Outputs:
     def _poll(self) -> None:
         last_done, since = 0, time.monotonic()
         while not self._closing:
-            self._producer.poll(_POLL_S)
+            try:
+                self._producer.poll(_POLL_S)
+            except KafkaException as error:  # confluent-kafka raises what is fatal here, and does not call `error_cb` with it
+                die(f"the producer failed: {error}")
             now = time.monotonic()
             if self.done != last_done or self.done == self.sent:
                 last_done, since = self.done, now

@@ -30,11 +30,11 @@ Outcome = Literal["not_appended", "unknown"]
 
 _POLL_S: Final = 0.1
 _CLOSE_TIMEOUT_S: Final = 10.0
-#: Local refusals and broker answers after which the record is certainly not in the log. Everything else may be.
+#: Local refusals and broker answers after which the record is certainly not in the log. Everything else may be; also what librdkafka
+#: throws out of its queue after a fatal error (`_PURGE_QUEUE`), where records wait to be sent again as well.
 _NOT_APPENDED: Final = frozenset(
     {
         KafkaError._QUEUE_FULL,
-        KafkaError._PURGE_QUEUE,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
         KafkaError._INVALID_ARG,
@@ -247,7 +247,11 @@ class Bus:
             return
         waiting, since = 0, time.monotonic()
         while not self._closing.is_set():
-            events = producer.poll(_POLL_S)
+            try:
+                events = producer.poll(_POLL_S)
+            except KafkaException as error:  # confluent-kafka raises what is fatal here, and does not call `error_cb` with it
+                self._error(error.args[0])
+                continue  # what was under way is still reported
             if not self._gapless:
                 continue
             now = time.monotonic()

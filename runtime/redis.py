@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from runtime.clock import Clock
 from runtime.metrics import REDIS_ROUND_TRIPS
@@ -69,6 +70,8 @@ class RedisTick:
             socket_connect_timeout=settings.timeout_s,
             retry=Retry(NoBackoff(), 0),
             max_connections=_IN_FLIGHT_MAX + 2,
+            # With them on, a connection that Redis has closed is handed out as if it were good (redis-py 8.1).
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
 
     @property

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.resources import files
 from typing import Any
@@ -24,8 +21,8 @@ from runtime.clock import SYSTEM
 from runtime.redis import RedisTick
 from runtime.settings import RedisSettings, Settings
 from schemas import ids
+from tests.contract.quota_model import BUCKET_MS, Model
 
-BUCKET_MS = 1_000
 SCRIPT = (files("access") / "lua" / "take.lua").read_bytes()
 #: (milliseconds that pass, events asked for)
 HISTORIES = st.lists(
@@ -34,28 +31,6 @@ HISTORIES = st.lists(
     max_size=40,
 )
 Take = Callable[[int, int, int], tuple[int, int, int]]
-
-
-class Model:
-    """Every admission, looked at again for each question."""
-
-    def __init__(self, span: int) -> None:
-        self.span = span
-        self.admitted: list[tuple[int, int]] = []
-
-    def take(self, now_ms: int, limit: int, asked: int) -> tuple[int, int, int]:
-        bucket = now_ms // BUCKET_MS
-        kept = [(at, count) for at, count in self.admitted if at // BUCKET_MS >= bucket - self.span]
-        granted = min(asked, limit - sum(count for _, count in kept))
-        if granted:
-            self.admitted.append((now_ms, granted))
-            kept.append((now_ms, granted))
-        oldest = min((at // BUCKET_MS for at, _ in kept), default=bucket)
-        return granted, limit - sum(count for _, count in kept), (oldest + self.span + 1) * BUCKET_MS - now_ms
-
-    def most_in_any_window(self) -> int:
-        window_ms = self.span * BUCKET_MS
-        return max((sum(n for at, n in self.admitted if end - window_ms < at <= end) for end, _ in self.admitted), default=0)
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +66,8 @@ def test_no_window_holds_more_than_the_limit_and_nobody_is_refused_who_fits(
         assert take(now_ms, limit, asked) == expected
         if not expected[0]:
             later_ms = now_ms + expected[2]
-            assert Model.take(_copy(model), later_ms, limit, 1)[0] == 1, "whoever waits for reset_s is let in"
+            assert model.copy().take(later_ms, limit, 1)[0] == 1, "whoever waits for reset_s is let in"
     assert model.most_in_any_window() <= limit
-
-
-def _copy(model: Model) -> Model:
-    copy = Model(model.span)
-    copy.admitted = list(model.admitted)
-    return copy
 
 
 def test_a_clock_set_back_grants_nothing_twice_and_does_not_stop_a_quota_for_good(direct: redis.Redis) -> None:
@@ -211,44 +180,3 @@ async def test_a_redis_that_cannot_be_reached_costs_one_time_out_and_no_answer()
     limiter, one = Limiter(away, SYSTEM), principal(3)
     assert [answer.granted for answer in await asyncio.gather(*(limiter.take(one, 2) for _ in range(3)))] == [2, 1, 0]
     await away.close()
-
-
-# -- two processes
-
-
-@pytest.fixture(scope="module")
-def workers(settings: Settings) -> Iterator[list[subprocess.Popen[str]]]:
-    command = [sys.executable, "-m", "tests.contract.quota_worker", settings.redis.url.get_secret_value()]
-    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    yield running
-    for worker in running:
-        with worker:
-            assert worker.stdin is not None
-            worker.stdin.close()
-
-
-STEPS = st.lists(
-    st.tuples(st.sampled_from([0, 500, 1_000, 30_000, 61_000]), *[st.lists(st.integers(1, 5), max_size=8)] * 2), min_size=1, max_size=8
-)
-
-
-@given(steps=STEPS, limit=st.integers(1, 20))
-@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_two_processes_at_once_are_granted_what_one_would_be(
-    steps: list[tuple[int, list[int], list[int]]], limit: int, workers: list[subprocess.Popen[str]]
-) -> None:
-    organization, model, now_ms = ids.organization_id(1, os.urandom(10)), Model(WINDOW_S), 1_790_000_000_000
-    for number, (passed_ms, *takes) in enumerate(steps):
-        now_ms += passed_ms
-        # Another limit at each step, never a lower one: what a process remembers of the step before does not hold for it.
-        asked = {"now": now_ms, "organization": organization, "limit": limit + number}
-        for worker, mine in zip(workers, takes, strict=True):
-            assert worker.stdin is not None
-            worker.stdin.write(json.dumps({**asked, "takes": mine}) + "\n")
-            worker.stdin.flush()
-        granted = 0
-        for worker in workers:
-            assert worker.stdout is not None
-            granted += sum(json.loads(worker.stdout.readline()))
-        demand = sum(map(sum, takes))
-        assert granted == (model.take(now_ms, limit + number, demand)[0] if demand else 0)
