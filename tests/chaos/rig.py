@@ -61,7 +61,6 @@ class Rig:
             for name, arguments in PROCESSES.items():
                 self.start_process(name, arguments)
             self.receiver = stack.enter_context(Receiver())
-            self.groups = Groups(self.system.settings.kafka)
             self.look = Look(self.system, self.receiver, self.writers, self.endpoints)
             self.system.wait_ready()
             yield self
@@ -143,15 +142,22 @@ class Rig:
     def wait_owners(self, name: str, *slots: int) -> None:
         """Until the workers in these slots own partitions and nobody else does. Group, static members and process share their name."""
         wanted = {f"{name}-{slot}" for slot in slots}
+        groups = Groups(self.system.settings.kafka)  # anew each time: the broker may have been away since
+        seen: object = None
 
         def moved() -> bool:
+            nonlocal seen
             try:
-                owned = self.groups.owned(name)
-            except KafkaException:
+                seen = owned = groups.owned(name)
+            except KafkaException as error:
+                seen = error
                 return False
             return {member for member, partitions in owned.items() if partitions} == wanted
 
-        until(moved, _MOVE_S, f"{', '.join(sorted(wanted))} owning all partitions", 0.3)
+        try:
+            until(moved, _MOVE_S, f"{', '.join(sorted(wanted))} owning all partitions", 0.3)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; the broker says: {seen}") from None
 
     @contextmanager
     def standing_still(self, name: str) -> Iterator[None]:

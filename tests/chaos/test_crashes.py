@@ -55,20 +55,14 @@ def test_every_place_in_the_product_is_one_at_which_a_test_kills() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_killed_at_every_placed_point_nothing_is_lost_doubled_or_reordered(tmp_path: Path) -> None:
+def test_killed_at_every_placed_point_and_with_every_server_nothing_is_lost_doubled_or_reordered(tmp_path: Path) -> None:
     """One process of each kind at once, place after place. Each place is reached, or the test fails (`Rig.crash_at`)."""
-    survive(tmp_path, crash_rounds())
+    survive(tmp_path, [*crash_rounds(), "postgres", "redis", "broker", "everything"])
 
 
 @pytest.mark.timeout(400)
-def test_killed_servers_and_a_killed_everything_lose_nothing(tmp_path: Path) -> None:
-    survive(tmp_path, ["postgres", "redis", "broker", "everything"])
-
-
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("fault", ["two dedup workers", "project stands still"])
-def test_workers_that_join_leave_and_stand_still_lose_nothing(fault: str, tmp_path: Path) -> None:
-    survive(tmp_path, [fault], copies_max=2)
+def test_workers_that_join_leave_and_stand_still_lose_nothing(tmp_path: Path) -> None:
+    survive(tmp_path, ["two dedup workers", "project stands still"], copies_max=2)
 
 
 @pytest.mark.timeout(200)
