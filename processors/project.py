@@ -142,7 +142,7 @@ class Project:
 
 
 def _tell(tp: TP, records: Sequence[Record], parked: Container[int]) -> None:
-    """A line for each record about one event, once its rows are in the database. An ack tells of many events and has its line at the API."""
+    """A line for each record about one event, once its rows are there. An ack tells of many events and has its line at the API."""
     for record in records:
         event_id = dict(record.headers).get(HEADER_EVENT_ID)
         if event_id is None or record.offset in parked:
