@@ -55,10 +55,11 @@ def check_inbox(posted: Sequence[Posted], inbox: Sequence[Row], explained: Mappi
             anomalies.append(f"{row.event_id}: in the inbox, never posted: {row.payload!r}")
     numbers = [event.number for event in shown if event is not None]
     anomalies += [f"event {number}: {count} times in the inbox" for number, count in Counter(numbers).items() if count > 1]
+    there = set(numbers)
     for event in posted:
-        if event.certain and event.number not in numbers:
+        if event.certain and event.number not in there:
             anomalies.append(f"event {event.number}: answered {event.created or event.named}, not in the inbox")
-        if not event.certain and not event.uncertain and event.number in numbers:
+        if not event.certain and not event.uncertain and event.number in there:
             anomalies.append(f"event {event.number}: answered not_appended, and in the inbox")
     if numbers != sorted(numbers):
         anomalies.append(f"the inbox is out of order: {numbers}")
