@@ -54,7 +54,7 @@ def test_every_place_in_the_product_is_one_at_which_a_test_kills() -> None:
     assert len(said) == len(set(said)), "two places of one name: a test would not know at which it was"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_killed_at_every_placed_point_and_with_every_server_nothing_is_lost_doubled_or_reordered(tmp_path: Path) -> None:
     """One process of each kind at once, place after place. Each place is reached, or the test fails (`Rig.crash_at`)."""
     survive(tmp_path, [*crash_rounds(), "postgres", "redis", "broker", "everything"])
@@ -78,7 +78,7 @@ def test_a_naive_seen_table_loses_events_in_the_same_test(tmp_path: Path) -> Non
 
 
 @pytest.mark.verify
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("process", ["dedup", "project", "api", "delivery"])
 def test_killed_at_any_point_of_a_process_it_goes_on_before_the_next_kill(process: str, tmp_path: Path) -> None:
     """With a whole recovery in between, which shows at which point it would have stuck."""
@@ -86,7 +86,7 @@ def test_killed_at_any_point_of_a_process_it_goes_on_before_the_next_kill(proces
 
 
 @pytest.mark.verify
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("process", ["dedup", "project", "delivery"])
 def test_two_workers_joining_leaving_and_standing_still_lose_nothing(process: str, tmp_path: Path) -> None:
     survive(tmp_path, [f"two {process} workers", f"{process} stands still"], copies_max=2)
