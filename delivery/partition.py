@@ -227,7 +227,7 @@ class PartitionWorker:
             partition=self.partition,
             journal_offset=report.offset,
             next=None if attempted.next is None else type(attempted.next).__name__.lower(),
-            **{name: (value or b"").decode(errors="replace") for name, value in task.headers if name in _CARRIED},
+            **{name.replace("-", "_"): (value or b"").decode(errors="replace") for name, value in task.headers if name in _CARRIED},
         )
         if attempted.status == policy.GONE:
             await context.endpoints.disable_gone(task.endpoint_id)

@@ -25,7 +25,7 @@ from delivery.watermark import Watermark
 from runtime.clock import Clock
 from runtime.crashpoints import reach
 from runtime.kafka import Bus
-from runtime.lifecycle import StallGuard, die
+from runtime.lifecycle import StallGuard, beside, die
 from runtime.postgres import Pool
 from runtime.settings import Settings
 from runtime.telemetry import log
@@ -56,8 +56,8 @@ class DeliveryWorker:
             self._consumer = ConsumerThread(self._settings, [EVENTS_ACCEPTED, *self._delays], self, self._guard)
             self._consumer.start()
             log.info("delivery.started", worker=self._name)
-            beating = asyncio.create_task(self._guard.keep_beating())
-            committing = asyncio.create_task(self._commit_regularly())
+            beating = beside(self._guard.keep_beating(), "the guard against standing still")
+            committing = beside(self._commit_regularly(), "committing")
             try:
                 await stop.wait()
             finally:

@@ -16,6 +16,7 @@ from ingest.connection import Server
 from ingest.middleware import security_headers
 from ingest.protocol import BoundedProtocol
 from ingest.refusals import Refusals
+from runtime.lifecycle import beside
 from runtime.settings import ApiSettings
 from runtime.telemetry import log
 
@@ -57,11 +58,11 @@ async def serve(app: Application, settings: ApiSettings, stop: asyncio.Event) ->
             for connection in list(server.server_state.connections):
                 cast(BoundedProtocol, connection).sweep(loop.time())
 
-    beside = [asyncio.create_task(ask_to_stop()), asyncio.create_task(sweep())]
+    tasks = [beside(ask_to_stop(), "stopping"), beside(sweep(), "ending slow connections")]
     try:
         await server.serve()
     finally:
-        for task in beside:
+        for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -159,7 +159,6 @@ class Dedup:
     def _count(tp: TP, record: ConsumerRecord, event: Ingested, decision: str, original: EventId | None) -> None:
         DEDUP_DECISIONS.labels(decision).inc()
         if event_lines_on():
-            headers = dict(record.headers)
             event_line(
                 "event.deduplicated",
                 decision=decision,
@@ -171,10 +170,14 @@ class Dedup:
                 partition=tp.partition,
                 ingested_offset=record.offset,
                 appended_at_ms=record.timestamp,
-                request_id=_text(headers.get(HEADER_REQUEST_ID)),
-                traceparent=_text(headers.get(HEADER_TRACEPARENT)),
+                **carried(record.headers),
             )
 
 
-def _text(header: bytes | None) -> str:
-    return (header or b"").decode(errors="replace")
+def carried(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
+    """What a line about a record says of the request that caused it: `request_id` and `traceparent`, empty where there was none."""
+    found = dict(headers)
+    return {
+        field: (found.get(name) or b"").decode(errors="replace")
+        for field, name in (("request_id", HEADER_REQUEST_ID), ("traceparent", HEADER_TRACEPARENT))
+    }

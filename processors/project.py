@@ -7,21 +7,22 @@ batch that does not start there is refused (`Fenced`). Kafka's committed offset 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
 import psycopg_pool
 from faust.types import TP
 
-from processors.agents import as_record, consume, reject
+from processors.agents import as_record, carried, consume, reject
 from processors.outputs import Outputs
 from processors.transport import Batch, Consumer
 from runtime.clock import Clock
 from runtime.lifecycle import die
 from runtime.metrics import FOLD_LAG_SECONDS, FOLD_SECONDS, FOLDED
 from runtime.postgres import Pool
-from runtime.telemetry import log
+from runtime.telemetry import event_line, event_lines_on, log
+from schemas.codec import HEADER_EVENT_ID
 from schemas.records import Record
 
 _RETRY_PAUSE_FIRST_S: Final = 0.1
@@ -110,6 +111,8 @@ class Project:
         self._refused.pop(tp, None)
         FOLDED.labels(tp.topic).inc(len(records))
         FOLD_LAG_SECONDS.labels(tp.topic).set(max(0.0, (self._clock.now_ms() - records[-1].timestamp_ms) / 1000))
+        if event_lines_on():
+            _tell(tp, records, {record.offset for record, _ in decoded.parked})
         return True
 
     async def _seek_again(self, tp: TP, error: Exception) -> None:
@@ -136,3 +139,20 @@ class Project:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _RETRY_PAUSE_MAX_S)
         return None
+
+
+def _tell(tp: TP, records: Sequence[Record], parked: Container[int]) -> None:
+    """A line for each record about one event, once its rows are there. An ack tells of many events and has its line at the API."""
+    for record in records:
+        event_id = dict(record.headers).get(HEADER_EVENT_ID)
+        if event_id is None or record.offset in parked:
+            continue
+        event_line(
+            "event.folded",
+            event_id=event_id.decode(errors="replace"),
+            organization=(record.key or b"").decode(errors="replace"),
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=record.offset,
+            **carried(record.headers),
+        )

@@ -146,7 +146,7 @@ class Reading:
             log.warning("ack.not_written_yet", partition=report.partition, offset=report.offset)
         event_line(
             "inbox.acknowledged", organization=owner.organization, mode=owner.mode, count=len(ids), partition=report.partition,
-            offset=report.offset,
+            offset=report.offset, **{name.replace("-", "_"): (value or b"").decode(errors="replace") for name, value in headers},
         )  # fmt: skip
 
     @asynccontextmanager

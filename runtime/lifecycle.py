@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import Final, NoReturn
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NoReturn
 
 from runtime.telemetry import log
 
@@ -47,6 +47,19 @@ def die(reason: str, status: int = EXIT_FATAL) -> NoReturn:
     log.critical("process.died", reason=reason, status=status)
     sys.stdout.flush()
     os._exit(status)
+
+
+def beside(work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+    """A task that goes on beside others as long as the process does. Its failure ends the process: what had stopped in silence, such
+    as committing or ending slow connections, would be missed only when it is too late."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            die(f"{what} failed: {error!r}")
+
+    task = asyncio.get_running_loop().create_task(work, name=what)
+    task.add_done_callback(ended)
+    return task
 
 
 class StallGuard:

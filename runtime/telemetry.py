@@ -123,9 +123,17 @@ def configure(process: str, settings: TelemetrySettings) -> None:
     if level is None:
         raise ValueError(f"TRIGGERS_TELEMETRY__LOG_LEVEL must be one of {', '.join(sorted(levels)).lower()}, not {settings.log_level!r}")
     lines = _Lines(sys.stdout.buffer)
+    ours = {"process": process, "pid": os.getpid()}
+
+    def add_process(_logger: Any, _name: str, event: Any) -> Any:
+        """By a processor and not by a context variable: threads of libraries, and tasks they start, begin with an empty context."""
+        event.update(ours)
+        return event
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_process,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -135,7 +143,6 @@ def configure(process: str, settings: TelemetrySettings) -> None:
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.bind_contextvars(process=process, pid=os.getpid())
     _route_stdlib(level)
     _event_lines = _EventLines(lines, process) if settings.log_events and level <= logging.INFO else None
 

@@ -20,6 +20,8 @@ from runtime.settings import KafkaSettings
 from schemas.topics import Topic, declared
 
 _REQUEST_TIMEOUT_S: Final = 30.0
+#: LOG_EMERG of syslog(3), which librdkafka does not use.
+_LOG_NOTHING: Final = 0
 #: Settings that must be as declared on a topic that is there already; others may be tuned by operators.
 _GUARDED_CONFIG: Final = ("cleanup.policy", "message.timestamp.type", "unclean.leader.election.enable")
 
@@ -29,8 +31,9 @@ class TopicMismatch(RuntimeError):
 
 
 def admin(kafka: KafkaSettings) -> AdminClient:
+    """librdkafka's own lines are left out: they would reach a process's JSON log as plain text, and every call raises what went wrong."""
     return AdminClient(
-        {"bootstrap.servers": kafka.bootstrap_servers, "client.id": "triggers-admin", "log.connection.close": False}, logger=None
+        {"bootstrap.servers": kafka.bootstrap_servers, "client.id": "triggers-admin", "log_level": _LOG_NOTHING}, logger=None
     )
 
 

@@ -33,6 +33,7 @@ from projections.reading import Reading
 from projections.routes import router
 from runtime.clock import SYSTEM
 from runtime.kafka import Bus
+from runtime.lifecycle import beside
 from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, pool, thread_pool
 from runtime.redis import RedisTick, RedisUnavailable
 from runtime.settings import Settings
@@ -106,11 +107,11 @@ def make_api(settings: Settings) -> Application:
         await connections.open()
         control.open()
         last_used = authenticator.last_used.keep_writing(connections, settings.access.last_used_interval_s)
-        beside = [asyncio.create_task(authenticator.keep_epoch()), asyncio.create_task(last_used)]
+        tasks = [beside(authenticator.keep_epoch(), "following the key epoch"), beside(last_used, "writing when keys were last used")]
         try:
             yield
         finally:
-            for task in beside:
+            for task in tasks:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task

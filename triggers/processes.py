@@ -10,10 +10,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import psycopg
+import psycopg_pool
 import uvloop
+from confluent_kafka import KafkaException
 
 from runtime import crashpoints, metrics, migrations, telemetry
-from runtime.lifecycle import StallGuard, stop_on_signals, wait_for
+from runtime.lifecycle import EXIT_UNAVAILABLE, StallGuard, Unavailable, die, stop_on_signals, wait_for
 from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, connect, pool
 from runtime.settings import Settings
 from runtime.telemetry import log
@@ -28,7 +31,7 @@ Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 
 def run(process: str, main: Main, settings: Settings) -> None:
-    """Run one process until it is told to stop."""
+    """Run one process until it is told to stop. Ends with status 69 and a line of the log if a server it needs never came."""
     telemetry.configure(process, settings.telemetry)
     crashpoints.arm_from_environment()
     if settings.telemetry.metrics_port is not None and main is not api:  # the API serves its own
@@ -39,7 +42,10 @@ def run(process: str, main: Main, settings: Settings) -> None:
         stop_on_signals(stop)
         await main(settings, stop)
 
-    uvloop.run(whole())
+    try:
+        uvloop.run(whole())
+    except (Unavailable, KafkaException, psycopg.OperationalError, psycopg_pool.PoolTimeout) as error:
+        die(str(error), EXIT_UNAVAILABLE)
     log.info("process.stopped")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from schemas.deliveries import Attempted, Dead, JournalRecord, Planned, Retry
 from tests.chaos.workload import Posted
@@ -26,6 +28,20 @@ class Leg(NamedTuple):
     hop: int
 
 
+class Hook(NamedTuple):
+    """A webhook as a receiver got it. `verified`: what `standardwebhooks` says of its signature."""
+
+    event_id: str
+    path: str
+    body: bytes
+    verified: bool | None
+
+
+class _Body(msgspec.Struct):
+    id: str
+    data: msgspec.Raw
+
+
 def check_inbox(posted: Sequence[Posted], inbox: Sequence[Row], explained: Mapping[str, tuple[str, str | None]]) -> list[str]:
     """Each certain event once, in the order it was posted, byte for byte; nothing else; each answered id accounted for.
 
@@ -39,11 +55,12 @@ def check_inbox(posted: Sequence[Posted], inbox: Sequence[Row], explained: Mappi
             anomalies.append(f"{row.event_id}: in the inbox, never posted: {row.payload!r}")
     numbers = [event.number for event in shown if event is not None]
     anomalies += [f"event {number}: {count} times in the inbox" for number, count in Counter(numbers).items() if count > 1]
-    anomalies += [
-        f"event {event.number}: answered {event.created or event.named}, not in the inbox"
-        for event in posted
-        if event.number not in numbers
-    ]
+    there = set(numbers)
+    for event in posted:
+        if event.certain and event.number not in there:
+            anomalies.append(f"event {event.number}: answered {event.created or event.named}, not in the inbox")
+        if not event.certain and not event.uncertain and event.number in there:
+            anomalies.append(f"event {event.number}: answered not_appended, and in the inbox")
     if numbers != sorted(numbers):
         anomalies.append(f"the inbox is out of order: {numbers}")
     ids = {event.number: row.event_id for row, event in zip(inbox, shown, strict=True) if event is not None}
@@ -85,6 +102,11 @@ def check_deliveries(
         for endpoint in endpoints:
             made = attempts.get((event, endpoint), {})
             anomalies += [f"{event} to {endpoint}: attempt {n} journalled {len(e)} times" for n, e in made.items() if len(e) > copies_max]
+            anomalies += [
+                f"{event} to {endpoint}: forked, attempts {n} and {n + 1} were both made twice"
+                for n, entries in made.items()
+                if len(entries) > 1 and len(made.get(n + 1, ())) > 1
+            ]
             if sorted(made) != list(range(1, len(made) + 1)):
                 anomalies.append(f"{event} to {endpoint}: attempts {sorted(made)}")
             if not made:
@@ -97,4 +119,52 @@ def check_deliveries(
                     anomalies.append(f"{event} to {endpoint}: attempt {last.next.attempt} is due and on no delay topic")
             elif not delivered and not isinstance(last.next, Dead):
                 anomalies.append(f"{event} to {endpoint}: ended without delivery, dead letter or retry")
+    return anomalies
+
+
+def check_strangers(
+    event_ids: Collection[str],
+    endpoints: Collection[str],
+    journal: Sequence[JournalRecord],
+    legs: Sequence[Leg],
+    dead: Sequence[tuple[str, str]],
+    *,
+    copies_max: int = 1,
+) -> list[str]:
+    """Nothing is planned, attempted, scheduled or given up that nobody asked for, and dead letters are those the journal tells of.
+
+    `event_ids` and `endpoints` are those of all organizations together, `dead` the (event, endpoint) of each dead letter.
+    """
+    told: list[tuple[str, tuple[str, ...]]] = []
+    gone: set[tuple[str, str]] = set()
+    for entry in journal:
+        told.append((entry.event_id, tuple(entry.endpoint_ids) if isinstance(entry, Planned) else (entry.endpoint_id,)))
+        if isinstance(entry, Attempted) and isinstance(entry.next, Dead):
+            gone.add((entry.event_id, entry.endpoint_id))
+    told += [(leg.event_id, (leg.endpoint_id,)) for leg in legs]
+    told += [(event, (endpoint,)) for event, endpoint in dead]
+    anomalies = [f"{event}: delivered without being in an inbox" for event in {event for event, _ in told} - set(event_ids)]
+    anomalies += [f"{one}: an endpoint nobody made" for one in {one for _, ones in told for one in ones} - set(endpoints)]
+    letters = Counter(dead)
+    anomalies += [f"{event} to {endpoint}: given up in the journal, no dead letter" for event, endpoint in gone - letters.keys()]
+    anomalies += [f"{event} to {endpoint}: a dead letter the journal knows nothing of" for event, endpoint in letters.keys() - gone]
+    anomalies += [f"{event} to {endpoint}: {n} dead letters" for (event, endpoint), n in letters.items() if n > copies_max]
+    return anomalies
+
+
+def check_webhooks(inbox: Mapping[str, bytes], hooks: Sequence[Hook]) -> list[str]:
+    """Every webhook is of an event in an inbox (id → payload), signed, with its bytes, and the same on every attempt at a path."""
+    anomalies: list[str] = []
+    first: dict[tuple[str, str], bytes] = {}
+    for hook in hooks:
+        if hook.verified is not True:
+            anomalies.append(f"{hook.event_id}: a webhook with a wrong signature")
+        if hook.event_id not in inbox:
+            anomalies.append(f"{hook.event_id}: a webhook of an event that is in no inbox")
+            continue
+        body = msgspec.json.decode(hook.body, type=_Body)
+        if bytes(body.data) != inbox[hook.event_id] or body.id != hook.event_id:
+            anomalies.append(f"{hook.event_id}: a webhook with other bytes than the inbox: {hook.body!r}")
+        if first.setdefault((hook.event_id, hook.path), hook.body) != hook.body:
+            anomalies.append(f"{hook.event_id}: attempts with different bodies")
     return anomalies

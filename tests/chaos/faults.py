@@ -1,10 +1,16 @@
-"""The faults, by name. Each returns when the fault is over; whether the system got over it is checked at the end."""
+"""The faults, by name. Each returns when the fault is over; whether the system got over it is checked at the end.
+
+None may pass without having happened: a place that is never reached, a worker that never owned anything and a process that was not
+standing still each end the test.
+"""
 
 from __future__ import annotations
 
 import time
+from itertools import zip_longest
 
-from tests.chaos.rig import SESSION_S, Fault, Rig
+from tests.chaos.rig import Fault, Rig
+from triggers.system import PROCESSES, until
 
 #: Places at which a process is killed with -9 (see `runtime.crashpoints`), with the process each is in.
 PLACES: dict[str, str] = {
@@ -14,6 +20,7 @@ PLACES: dict[str, str] = {
     "dedup.before_commit": "dedup",
     "project.in_transaction": "project",
     "project.after_commit": "project",
+    "project.before_commit": "project",
     "api.after_reserve": "api",
     "api.after_append": "api",
     "api.after_confirm": "api",
@@ -24,8 +31,41 @@ PLACES: dict[str, str] = {
 }
 
 
+def _count(place: str) -> int:
+    """Not the first time it comes there: something must be half done."""
+    return 3 if place.startswith("delivery") else 2
+
+
 def _placed(place: str) -> Fault:
-    return lambda rig: rig.crash_at(PLACES[place], place, 3 if place.startswith("delivery") else 2)
+    return lambda rig: rig.crash_at({PLACES[place]: (place, _count(place))})
+
+
+def crash_rounds() -> list[Fault]:
+    """As many rounds as it takes to kill every process at each of its places, one of each kind a round."""
+    by_process: dict[str, list[str]] = {}
+    for place, process in PLACES.items():
+        by_process.setdefault(process, []).append(place)
+
+    def fault(places: dict[str, tuple[str, int]]) -> Fault:
+        return lambda rig: rig.crash_at(places)
+
+    return [
+        fault({process: (place, _count(place)) for process, place in zip(by_process, column, strict=True) if place})
+        for column in zip_longest(*by_process.values())
+    ]
+
+
+def _kill(name: str) -> Fault:
+    """At no place of ours, while it works."""
+
+    def fault(rig: Rig) -> None:
+        supervisor = rig.system.supervisor
+        until(lambda: supervisor.alive(name), 20, f"{name} being alive")
+        restarts = supervisor.restart_count(name)
+        rig.kill(name)
+        until(lambda: supervisor.restart_count(name) > restarts, 20, f"{name} being started again")
+
+    return fault
 
 
 def kill_postgres(rig: Rig) -> None:
@@ -60,7 +100,7 @@ def _second_joins_and_leaves(name: str) -> Fault:
         rig.progress(10)
         rig.kill(second)
         rig.progress(10)
-        rig.system.supervisor.stop(second)
+        rig.leave(name, second)
 
     return fault
 
@@ -70,12 +110,13 @@ def _stands_still(name: str) -> Fault:
 
     def fault(rig: Rig) -> None:
         second = rig.second_worker(name)
-        rig.progress(10)
-        rig.stand_still(name, SESSION_S + 4)
-        rig.progress(10)
-        rig.stand_still(second, SESSION_S + 4)
-        rig.progress(10)
-        rig.system.supervisor.stop(second)
+        for sleeper, other in ((name, 1), (second, 0)):
+            rig.progress(10)
+            with rig.standing_still(sleeper):
+                rig.wait_owners(name, other)
+                rig.progress(10)
+            rig.wait_owners(name, 0, 1)
+        rig.leave(name, second)
 
     return fault
 
@@ -88,6 +129,7 @@ def stop_broker_for_a_while(rig: Rig) -> None:
 
 FAULTS: dict[str, Fault] = {
     **{place: _placed(place) for place in PLACES},
+    **{name: _kill(name) for name in PROCESSES},
     "postgres": kill_postgres,
     "redis": kill_redis,
     "broker": kill_broker,

@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
-import msgspec
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import KafkaException
 
-from schemas import codec
-from schemas.ids import EventId
-from schemas.topics import DELIVERIES_ATTEMPTS, retry_topic
-from tests.chaos.checks import Leg, Row, check_deliveries, check_inbox
+from runtime.lifecycle import EXIT_FATAL, EXIT_STALLED
+from schemas.keys import partition_of, record_key
+from tests.chaos.groups import Groups
+from tests.chaos.look import Look
 from tests.chaos.workload import Writer
 from tests.conftest import TEST_ENVIRONMENT
+from tests.flow.logs import bad_lines
 from triggers.devstack.ports import free_ports
 from triggers.devstack.stack import Stack
-from triggers.provision import make_endpoint, make_tenant
+from triggers.provision import Tenant, make_endpoint, make_tenant
 from triggers.receiver import Received, Receiver
 from triggers.system import PROCESSES, System, until
 
-#: The group waits this long for a member that stands still (see TEST_ENVIRONMENT), and a little more.
-SESSION_S = 6.0
 _CONVERGE_S = 90.0
-
-
-class _Item(msgspec.Struct):
-    id: str
-    status: str
-    payload: msgspec.Raw
-
-
-class _Page(msgspec.Struct):
-    events: list[_Item]
-    next_cursor: str
-    has_more: bool
-
-
-_page = msgspec.json.Decoder(_Page)
+_MOVE_S = 60.0
 
 
 class Rig:
@@ -81,7 +61,7 @@ class Rig:
             for name, arguments in PROCESSES.items():
                 self.start_process(name, arguments)
             self.receiver = stack.enter_context(Receiver())
-            self.receiver.answers["/flaky"] = self._fail_twice
+            self.look = Look(self.system, self.receiver, self.writers, self.endpoints)
             self.system.wait_ready()
             yield self
 
@@ -98,21 +78,28 @@ class Rig:
         else:
             self.system.start_process(name, arguments, armed)
 
-    def second_worker(self, name: str) -> str:
-        """One more worker of a kind, in a slot of its own; its name."""
-        slot = {"TRIGGERS_PROCESSOR__SLOT": "1", "TRIGGERS_DELIVERY__SLOT": "1"}
-        self.start_process(f"{name}-1", PROCESSES[name], slot)
-        return f"{name}-1"
-
     def load(self, organizations: int = 3, seed: int = 1) -> None:
-        """Begin writing: each organization has an endpoint that takes everything and one that fails each event twice."""
-        for number in range(organizations):
-            tenant = make_tenant(self.system.settings, f"org {number}")
-            made = [make_endpoint(self.system.settings, tenant.organization, self.receiver.url(path)) for path in ("/steady", "/flaky")]
-            self.endpoints[tenant.organization] = [endpoint for endpoint, _ in made]
+        """Begin writing: each organization, in a partition of its own, has an endpoint that takes everything and one that fails each
+        event twice."""
+        for number, tenant in enumerate(self._tenants(organizations)):
+            self.receiver.answers[f"/flaky/{number}"] = self._fail_twice
+            self.endpoints[tenant.organization] = []
+            for path in (f"/steady/{number}", f"/flaky/{number}"):
+                endpoint, self.receiver.secrets[path] = make_endpoint(self.system.settings, tenant.organization, self.receiver.url(path))
+                self.endpoints[tenant.organization].append(endpoint)
             writer = Writer(self.system.url, tenant.organization, tenant.key, seed + number)
             self.writers.append(writer)
             writer.start()
+
+    def _tenants(self, wanted: int) -> list[Tenant]:
+        """Ids are random: made until so many lie in different partitions, so that two workers of a kind both have work."""
+        partitions = self.system.settings.kafka.partitions
+        assert wanted <= partitions
+        found: dict[int, Tenant] = {}
+        while len(found) < wanted:
+            tenant = make_tenant(self.system.settings, f"org {len(found)}")
+            found.setdefault(partition_of(record_key(tenant.organization), partitions), tenant)
+        return list(found.values())
 
     def _fail_twice(self, received: Received, _before: int) -> int:
         event_id = received.headers["webhook-id"]
@@ -125,34 +112,94 @@ class Rig:
     def _crash_file(self, name: str) -> Path:
         return self._folder / f"{name}.crash"
 
-    def crash_at(self, name: str, place: str, count: int = 1) -> None:
-        """Kill process `name` with -9 exactly at `place`, the `count`-th time it comes there; returns when it has happened."""
-        armed = self._crash_file(name)
-        armed.write_text(f"{place}:{count}")
-        self.system.supervisor.kill(name)  # its next life reads the file
-        until(lambda: not armed.exists(), 40, f"{name} dying at {place}")
+    def crash_at(self, places: Mapping[str, tuple[str, int]]) -> None:
+        """Kill each named process with -9 exactly at its (place, count), the `count`-th time it comes there; returns when all are dead.
+
+        Raises `TimeoutError` if one never comes there: its file goes only when the place is reached.
+        """
+        for name, (place, count) in places.items():
+            self._crash_file(name).write_text(f"{place}:{count}")
+            self.system.supervisor.kill(name)  # its next life reads the file
+        for name, (place, _) in places.items():
+            armed = self._crash_file(name)
+            until(lambda armed=armed: not armed.exists(), _MOVE_S, f"{name} dying at {place}")  # type: ignore[misc]  # a bound default is not inferred
 
     def kill(self, name: str) -> None:
         self.system.supervisor.kill(name)
 
-    def stand_still(self, name: str, seconds: float) -> None:
-        """SIGSTOP, then SIGCONT after a while: the process does not know that time has passed."""
-        self.system.supervisor.kill(name, signal.SIGSTOP)
-        time.sleep(seconds)  # the fault itself, not a wait for something
-        self.system.supervisor.kill(name, signal.SIGCONT)
+    def second_worker(self, name: str) -> str:
+        """One more worker of a kind, in a slot of its own; its name. Returns when both own partitions."""
+        slot = {"TRIGGERS_PROCESSOR__SLOT": "1", "TRIGGERS_DELIVERY__SLOT": "1"}
+        self.start_process(f"{name}-1", PROCESSES[name], slot)
+        self.wait_owners(name, 0, 1)
+        return f"{name}-1"
+
+    def leave(self, name: str, second: str) -> None:
+        """The second worker goes for good; returns when the first owns everything."""
+        self.system.supervisor.stop(second)
+        self.wait_owners(name, 0)
+
+    def wait_owners(self, name: str, *slots: int) -> None:
+        """Until the workers in these slots own partitions and nobody else does. Group, static members and process share their name."""
+        wanted = {f"{name}-{slot}" for slot in slots}
+        groups = Groups(self.system.settings.kafka)  # anew each time: the broker may have been away since
+        seen: object = None
+
+        def moved() -> bool:
+            nonlocal seen
+            try:
+                seen = owned = groups.owned(name)
+            except KafkaException as error:
+                seen = error
+                return False
+            return {member for member, partitions in owned.items() if partitions} == wanted
+
+        try:
+            until(moved, _MOVE_S, f"{', '.join(sorted(wanted))} owning all partitions", 0.3)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; the broker says: {seen}") from None
+
+    @contextmanager
+    def standing_still(self, name: str) -> Iterator[None]:
+        """SIGSTOP, then SIGCONT: the process does not know that time has passed, and must end itself when it finds out."""
+        supervisor = self.system.supervisor
+        until(lambda: supervisor.alive(name), 20, f"{name} being alive")
+        restarts = supervisor.restart_count(name)
+        pid = supervisor.kill(name, signal.SIGSTOP)
+        until(lambda: _state(pid) == "T", 5, f"{name} standing still")
+        yield
+        assert supervisor.restart_count(name) == restarts, f"{name} did not stand still"
+        supervisor.kill(name, signal.SIGCONT)
+        until(lambda: supervisor.restart_count(name) > restarts, 30, f"{name} ending itself after it stood still")
+        last = next(line for line in reversed(self.announced) if line.startswith(f"[{name}] exited"))
+        assert any(f"exited with {status}," in last for status in (EXIT_STALLED, EXIT_FATAL)), last
 
     def progress(self, events: int = 15, timeout_s: float = 60) -> None:
-        """Until so many more events were posted with certainty, and the last of one organization so far is in its inbox."""
+        """Until so many more events were posted with certainty."""
         target = self._certain() + events
         until(lambda: self._certain() >= target or self._failed(), timeout_s, f"{events} more events being posted")
         self._raise_failure()
-        writer = self.writers[0]
-        last = next(event.created[-1] for event in reversed(writer.posted) if event.created)
-        with httpx.Client(base_url=self.system.url, headers={"X-API-Key": writer.key}, timeout=10) as client:
-            until(lambda: b'"accepted"' in self._get(client, f"/events/{last}", {}), timeout_s, f"{last} reaching the inbox", 0.2)
+
+    def recovered(self, timeout_s: float = 60) -> None:
+        """Until events that are posted from now on are in the inbox and delivered for the first time, of every organization."""
+        before = {writer: len(writer.posted) for writer in self.writers}
+        until(
+            lambda: self._failed() or all(writer.certain[-1:] and writer.certain[-1].number >= before[writer] for writer in self.writers),
+            timeout_s, "every organization posting an event",
+        )  # fmt: skip
+        self._raise_failure()
+        for number, writer in enumerate(self.writers):
+            event = writer.certain[-1]
+            last = (event.created or event.named)[0]
+            until(lambda writer=writer, last=last: self.look.accepted(writer, last), timeout_s, f"{last} reaching the inbox", 0.2)  # type: ignore[misc]  # a bound default is not inferred
+            path = f"/steady/{number}"
+            until(
+                lambda path=path, last=last: any(one.headers["webhook-id"] == last for one in self.receiver.of(path)),  # type: ignore[misc]
+                timeout_s, f"{last} being delivered",
+            )  # fmt: skip
 
     def _certain(self) -> int:
-        return sum(len(writer.posted) for writer in self.writers)
+        return sum(len(writer.certain) for writer in self.writers)
 
     def _failed(self) -> bool:
         return any(writer.failure is not None for writer in self.writers)
@@ -171,118 +218,24 @@ class Rig:
         for writer in self.writers:
             writer.join(150)
         self._raise_failure()
-        posted = sum(len(writer.posted) for writer in self.writers)
-        assert posted > 0, "nothing was posted: the run shows nothing"
+        certain = self._certain()
+        assert certain > 0, "nothing was posted: the run shows nothing"
+        print(f"{certain} events, {len(self.receiver.received)} webhooks", flush=True)
         try:
-            until(lambda: sum(map(len, self.inboxes().values())) >= posted, timeout_s, "every event reaching the inbox", 0.3)
-            until(self._all_delivered, timeout_s, "every event being delivered", 0.5)
+            until(lambda: sum(map(len, self.look.inboxes().values())) >= certain, timeout_s, "every event reaching the inbox", 0.3)
+            until(self.look.all_delivered, timeout_s, "every event being delivered", 0.5)
         except TimeoutError as error:
-            return [str(error), *self._anomalies(copies_max)]
-        return self._anomalies(copies_max)
+            return [str(error), *self.look.anomalies(copies_max), *self._bad_lines()]
+        return [*self.look.anomalies(copies_max), *self._bad_lines()]
 
-    def _anomalies(self, copies_max: int) -> list[str]:
-        anomalies: list[str] = []
-        inboxes, journal, legs = self.inboxes(), self.journal(), self.legs()
-        for writer in self.writers:
-            rows = inboxes[writer.organization]
-            found = check_inbox(writer.posted, rows, self._explain(writer))
-            found += check_deliveries(
-                (row.event_id for row in rows), self.endpoints[writer.organization], journal, legs, copies_max=copies_max
-            )
-            anomalies += [f"{writer.organization}: {one}" for one in found]
-        if bad := [one for one in self.receiver.received if one.verified is False]:
-            anomalies.append(f"{len(bad)} webhooks with a wrong signature")
-        return anomalies
+    def _bad_lines(self) -> list[str]:
+        """Whatever a process died of, its log is JSON, and no exception was left to the interpreter."""
+        return [one for path in sorted((self._folder / "logs").iterdir()) for one in bad_lines(path)]
 
-    def inboxes(self, limit_pages: int = 10_000) -> dict[str, list[Row]]:
-        """Every inbox, walked by cursor in small pages."""
-        return {writer.organization: self._walk(writer.key, limit_pages) for writer in self.writers}
 
-    def _walk(self, key: str, limit_pages: int) -> list[Row]:
-        rows: list[Row] = []
-        cursor: str | None = None
-        with httpx.Client(base_url=self.system.url, headers={"X-API-Key": key}, timeout=10) as client:
-            for _ in range(limit_pages):
-                answer = self._get(client, "/inbox", {"status": "all", "limit": "97", **({"cursor": cursor} if cursor else {})})
-                page = _page.decode(answer)
-                rows += [Row(item.id, bytes(item.payload)) for item in page.events]
-                cursor = page.next_cursor
-                if not page.has_more:
-                    break
-        return rows
-
-    @staticmethod
-    def _get(client: httpx.Client, path: str, params: Mapping[str, str]) -> bytes:
-        deadline_s = time.monotonic() + 40
-        while True:
-            try:
-                answer = client.get(path, params=dict(params))
-                if answer.status_code in (200, 404):
-                    return answer.content
-                if answer.status_code != 503:
-                    raise AssertionError(f"GET {path} answered {answer.status_code}: {answer.text}")
-            except httpx.TransportError:
-                pass
-            if time.monotonic() > deadline_s:
-                raise AssertionError(f"GET {path} was not answered within 40 s")
-            time.sleep(0.2)
-
-    def _explain(self, writer: Writer) -> dict[str, tuple[str, str | None]]:
-        told: dict[str, tuple[str, str | None]] = {}
-        with httpx.Client(base_url=self.system.url, headers={"X-API-Key": writer.key}, timeout=10) as client:
-            ids: set[EventId] = {event_id for event in writer.posted for event_id in (*event.created, *event.named)}
-            for event_id in ids:
-                document = json.loads(self._get(client, f"/events/{event_id}", {}))
-                told[event_id] = ("missing", None) if document["status"] == 404 else (document["status"], document.get("original_id"))
-        return told
-
-    def _all_delivered(self) -> bool:
-        for writer in self.writers:
-            with httpx.Client(base_url=self.system.url, headers={"X-API-Key": writer.key}, timeout=10) as client:
-                cursor: str | None = None
-                while True:
-                    answer = self._get(client, "/inbox", {"status": "all", "limit": "1000", **({"cursor": cursor} if cursor else {})})
-                    page = _page.decode(answer)
-                    if any(item.status != "delivered" for item in page.events):
-                        return False
-                    cursor = page.next_cursor
-                    if not page.has_more:
-                        break
-        return True
-
-    def journal(self) -> list[Any]:
-        return [codec.journal.decode(value) for value in self.topic(DELIVERIES_ATTEMPTS)]
-
-    def legs(self) -> list[Leg]:
-        tasks = (
-            codec.retry_task.decode(value) for delay in self.system.settings.delivery.delays_s for value in self.topic(retry_topic(delay))
-        )
-        return [Leg(task.event_id, task.endpoint_id, task.attempt, task.hop) for task in tasks]
-
-    def topic(self, name: str) -> list[bytes]:
-        """Every value of a topic, read from offset 0 by a consumer of its own."""
-        kafka = self.system.settings.kafka
-        consumer = Consumer(
-            {
-                "bootstrap.servers": kafka.bootstrap_servers,
-                "group.id": "chaos-look",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-            }
-        )
-        try:
-            consumer.assign([TopicPartition(name, partition, 0) for partition in range(kafka.partitions)])
-            values: list[bytes] = []
-            ended = 0
-            while ended < kafka.partitions:
-                for message in consumer.consume(1_000, 0.2):
-                    if (error := message.error()) is None:
-                        values.append(message.value() or b"")
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        ended += 1
-            return values
-        finally:
-            consumer.close()
+def _state(pid: int) -> str:
+    """T: stopped (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 Fault = Callable[[Rig], None]

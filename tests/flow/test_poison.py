@@ -6,7 +6,16 @@ import httpx
 import pytest
 
 from schemas import codec, ids, keys
-from schemas.topics import DELIVERIES_ATTEMPTS, EVENTS_ACCEPTED, EVENTS_INGESTED, EVENTS_REJECTED, INBOX_ACKS
+from schemas.topics import (
+    DELIVERIES_ATTEMPTS,
+    EVENTS_ACCEPTED,
+    EVENTS_DUPLICATES,
+    EVENTS_INGESTED,
+    EVENTS_REJECTED,
+    INBOX_ACKS,
+    declared,
+    retry_topic,
+)
 from tests.flow.topics import read_topic, write_records
 from triggers.provision import make_tenant
 from triggers.system import System, until
@@ -22,9 +31,19 @@ def ingested(organization: str) -> bytes:
     )
 
 
-@pytest.mark.parametrize("topic", [EVENTS_INGESTED, EVENTS_ACCEPTED, INBOX_ACKS, DELIVERIES_ATTEMPTS])
+READ_TOPICS = [EVENTS_INGESTED, EVENTS_ACCEPTED, EVENTS_DUPLICATES, INBOX_ACKS, DELIVERIES_ATTEMPTS, retry_topic(0.5), retry_topic(2)]
+
+
+def test_every_topic_that_a_group_reads_is_poisoned_here(system: System) -> None:
+    delays = system.settings.delivery.delays_s
+    read = {topic.name for topic in declared(delays) if topic.groups}
+    assert read - set(READ_TOPICS) <= {retry_topic(delay) for delay in delays}
+
+
+@pytest.mark.parametrize("topic", READ_TOPICS)
 def test_poison_is_parked_with_its_bytes_and_origin_and_holds_nothing_up(topic: str, system: System) -> None:
     tenant = make_tenant(system.settings, f"poison {topic}")
+    restarts = {name: system.supervisor.restart_count(name) for name in ("dedup", "project", "delivery")}
     key = keys.record_key(tenant.organization)
     partition = keys.partition_of(key, system.settings.kafka.partitions)
     poison: list[tuple[bytes | None, bytes | None, int]] = [
@@ -56,7 +75,7 @@ def test_poison_is_parked_with_its_bytes_and_origin_and_holds_nothing_up(topic: 
         assert set(parked()) == {value for _, value, _ in poison}
         assert [e["id"] for e in client.get("/inbox").json()["events"]] == [event_id]
     assert httpx.get(f"{system.url}/health/ready").status_code == 200
-    assert system.supervisor.restart_count("dedup") == 0
+    assert {name: system.supervisor.restart_count(name) for name in restarts} == restarts
 
 
 def test_an_event_in_another_partition_than_its_keys_is_parked(system: System) -> None:

@@ -4,16 +4,21 @@ whatever goes wrong in making it, the broker starts without.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from runtime.clock import SYSTEM
 from triggers.devstack.jars import cache_lock
 from triggers.devstack.server import Cancelled
 
-#: Archives of other Javas kept beside the newest; each has about 65 MB.
+#: Archives of other Javas (one for each virtual environment) kept beside the newest; each has about 65 MB.
 ARCHIVES_MAX: Final = 4
+#: More are kept if they were used this lately: environments in use at one time must not take each other's away at every start.
+IN_USE_S: Final = 86_400.0
 #: A build that failed is not tried again before this file is removed.
 _FAILED_SUFFIX: Final = ".failed"
 
@@ -37,6 +42,9 @@ def ensure(path: Path, build: Callable[[Path], None], progress: Callable[[str], 
         with cache_lock(path.parent, progress):
             if not path.exists() and not failed.exists():
                 _build(path, failed, build, progress)
+    with contextlib.suppress(FileNotFoundError):
+        now_s = SYSTEM.now_ms() / 1000
+        os.utime(path, (now_s, now_s))  # says when it was last used
     # `auto`: an archive that does not fit after all is ignored by the JVM instead of ending it.
     return (f"-XX:SharedArchiveFile={path}", "-Xshare:auto") if path.exists() else ()
 
@@ -51,7 +59,8 @@ def _build(path: Path, failed: Path, build: Callable[[Path], None], progress: Ca
         # One for each virtual environment ever seen would fill the disk; the JVM keeps the file it uses open.
         kept = sorted(path.parent.glob("*.jsa"), key=lambda one: one.stat().st_mtime, reverse=True)
         for superseded in kept[ARCHIVES_MAX:]:
-            superseded.unlink(missing_ok=True)
+            if superseded.stat().st_mtime < SYSTEM.now_ms() / 1000 - IN_USE_S:
+                superseded.unlink(missing_ok=True)
     except Cancelled:
         draft.unlink(missing_ok=True)
         raise

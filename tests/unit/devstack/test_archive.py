@@ -54,6 +54,16 @@ def test_old_archives_are_removed(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.glob("*.jsa")) == ["3.jsa", "4.jsa", "5.jsa", "new.jsa"]
 
 
+def test_archives_in_use_do_not_take_each_other_away(tmp_path: Path) -> None:
+    many = [tmp_path / f"{number}.jsa" for number in range(3 * ARCHIVES_MAX)]
+    for path in many:
+        ensure(path, write, print)
+    os.utime(many[0], (1, 1))
+    ensure(many[0], lambda _: pytest.fail("made twice"), print)  # used again, so it is not the oldest any more
+    ensure(tmp_path / "new.jsa", write, print)
+    assert all(path.exists() for path in many)
+
+
 def test_another_jar_or_option_has_another_archive(tmp_path: Path) -> None:
     jar = tmp_path / "a.jar"
     write(jar)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from runtime import lifecycle
 from runtime.lifecycle import StallGuard, Unavailable, wait_for
 from runtime.telemetry import Trace
 
@@ -63,3 +66,23 @@ def test_a_valid_traceparent_is_continued_with_a_span_of_our_own() -> None:
     assert trace.trace_id == "ab" * 16
     assert trace.span_id == RANDOM[:8].hex()
     assert trace.traceparent == f"00-{'ab' * 16}-{RANDOM[:8].hex()}-01"
+
+
+async def test_work_beside_the_main_work_ends_the_process_when_it_fails_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    died: list[str] = []
+    monkeypatch.setattr(lifecycle, "die", died.append)
+
+    async def fails() -> None:
+        raise OSError("no file")
+
+    async def ends() -> None:
+        return
+
+    async def goes_on() -> None:
+        await asyncio.sleep(60)
+
+    cancelled = lifecycle.beside(goes_on(), "going on")
+    cancelled.cancel()
+    await asyncio.wait([cancelled, lifecycle.beside(ends(), "ending"), lifecycle.beside(fails(), "committing")])
+    await asyncio.sleep(0)
+    assert died == ["committing failed: OSError('no file')"]
