@@ -6,6 +6,7 @@ It reads exactly what it is asked for, in order within a partition, and stops lo
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -21,6 +22,8 @@ Place = tuple[str, int]
 #: Messages taken from librdkafka at once, and bytes of them after which a batch ends: what one transaction holds in memory.
 _TAKE_MAX: Final = 1_000
 _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
+#: Records of a partition kept for later ranges, above which it is paused.
+_HELD_MAX: Final = 5_000
 _POLL_S: Final = 0.2
 _REQUEST_TIMEOUT_S: Final = 10.0
 #: What librdkafka reports and tries again by itself.
@@ -54,11 +57,19 @@ class Chunk(NamedTuple):
 
 
 class LogReader:
-    """Reads ranges. One per thread; `close` it."""
+    """Reads ranges. One per thread; `close` it.
+
+    It goes on reading ahead of what it was asked for, so a range that begins where the last one of its partition ended is there at once.
+    """
 
     def __init__(self, kafka: KafkaSettings, *, batch_records_max: int, stall_timeout_s: float) -> None:
         self._batch_records_max = batch_records_max
         self._stall_timeout_s = stall_timeout_s
+        #: The next offset to hand out and the next to come from the broker, of each partition that is being read.
+        self._next: dict[Place, int] = {}
+        self._coming: dict[Place, int] = {}
+        self._held: dict[Place, deque[Record]] = {}
+        self._paused: set[Place] = set()
         self._consumer = Consumer(
             {
                 **client_config(kafka, "rebuild"),
@@ -77,45 +88,78 @@ class LogReader:
         self._consumer.close()
 
     def read(self, ranges: Mapping[Place, Range]) -> Iterator[list[Chunk]]:
-        """Batches until every range is read. Raises `LogError` for a hole or a stall, `confluent_kafka.KafkaException`."""
-        left = {place: part for place, part in ranges.items() if part.begin < part.end}
-        if not left:
-            return
-        expected = {place: part.begin for place, part in left.items()}
-        begin = [TopicPartition(topic, number, part.begin) for (topic, number), part in left.items()]
-        self._consumer.assign(begin)
-        self._consumer.resume(begin)  # one that was read to its end before may still be paused
-        try:
-            while left:
-                batch: dict[Place, list[Record]] = {}
-                for message in self._take(left):
-                    place = (message.topic() or "", message.partition() or 0)
-                    if place in left:
-                        self._keep(batch, place, message, expected, left)
-                if batch:
-                    yield [Chunk(place, records) for place, records in batch.items()]
-        finally:
-            self._consumer.unassign()
+        """Batches until every range is read. Empty ranges say where to read ahead.
 
-    def _take(self, left: Mapping[Place, Range]) -> Iterator[Message]:
-        """Up to a batch of messages. Raises `LogError` when none comes for too long."""
+        Raises `LogError` for a hole or a stall, `confluent_kafka.KafkaException`.
+        """
+        left = {place: part.end for place, part in ranges.items() if part.begin < part.end}
+        if any(self._next.get(place) != ranges[place].begin for place in left):
+            self._begin({place: part.begin for place, part in ranges.items()})
+        while left:
+            batch: dict[Place, list[Record]] = {}
+            self._take_held(batch, left)
+            if not batch:
+                self._take(batch, left)
+            for place, records in batch.items():
+                self._next[place] = records[-1].offset + 1
+                if self._next[place] == left[place]:
+                    del left[place]
+            yield [Chunk(place, records) for place, records in batch.items()]
+
+    def _begin(self, begin: dict[Place, int]) -> None:
+        self._next, self._coming, self._held, self._paused = dict(begin), dict(begin), {place: deque() for place in begin}, set()
+        assigned = [TopicPartition(topic, number, offset) for (topic, number), offset in begin.items()]
+        self._consumer.assign(assigned)
+        self._consumer.resume(assigned)  # one that was read before may still be paused
+
+    def _take_held(self, batch: dict[Place, list[Record]], left: Mapping[Place, int]) -> None:
+        for place, end in left.items():
+            held = self._held[place]
+            count = min(len(held), end - self._next[place])
+            if count:
+                batch[place] = [held.popleft() for _ in range(count)]
+            if place in self._paused:
+                self._paused.remove(place)
+                self._consumer.resume([TopicPartition(*place)])
+
+    def _take(self, batch: dict[Place, list[Record]], left: Mapping[Place, int]) -> None:
+        """Up to a batch of records from the broker. Raises `LogError` when none comes for too long."""
         count = size = 0
         deadline_s = time.monotonic() + self._stall_timeout_s
-        while left and count < self._batch_records_max and size < _BATCH_BYTES_MAX:
-            messages = self._consumer.consume(min(_TAKE_MAX, self._batch_records_max - count), _POLL_S if not count else 0.01)
-            if not messages:
-                if count:
-                    return
-                if time.monotonic() > deadline_s:
-                    names = ", ".join(f"{topic}[{number}]" for topic, number in sorted(left))
-                    raise LogError(f"nothing came from {names} for {self._stall_timeout_s:g} s: is the broker up?")
+        while count < self._batch_records_max and size < _BATCH_BYTES_MAX:
+            messages = self._consumer.consume(min(_TAKE_MAX, self._batch_records_max - count), 0.01 if count else _POLL_S)
+            if not messages and count:
+                return
             for message in messages:
                 if (error := message.error()) is not None:
                     self._explain(error, message)
-                    continue
-                count += 1
-                size += len(message)
-                yield message
+                elif self._sort(batch, left, message):
+                    count += 1
+                    size += len(message)
+            if not count and time.monotonic() > deadline_s:
+                names = ", ".join(f"{topic}[{number}]" for topic, number in sorted(left))
+                raise LogError(f"nothing came from {names} for {self._stall_timeout_s:g} s: is the broker up?")
+            if count and all(self._coming[place] >= end for place, end in left.items()):
+                return
+
+    def _sort(self, batch: dict[Place, list[Record]], left: Mapping[Place, int], message: Message) -> bool:
+        """Into the batch, or aside if it is past what was asked for. Raises `LogError` for a hole."""
+        place, offset = (message.topic() or "", message.partition() or 0), message.offset()
+        expected = self._coming.get(place)
+        if offset is None or expected is None:
+            return False
+        if offset != expected:
+            raise LogError(f"{place[0]}[{place[1]}] has a hole: offset {expected} is not there, the next is {offset}")
+        self._coming[place] = offset + 1
+        record = Record(offset, message.timestamp()[1], message.key(), message.value(), ())
+        if offset < left.get(place, -1):
+            batch.setdefault(place, []).append(record)
+            return True
+        self._held[place].append(record)
+        if len(self._held[place]) >= _HELD_MAX and place not in self._paused:
+            self._paused.add(place)
+            self._consumer.pause([TopicPartition(*place)])
+        return False
 
     @staticmethod
     def _explain(error: KafkaError, message: Message) -> None:
@@ -124,18 +168,6 @@ class LogReader:
             raise LogError(f"{message.topic()}[{message.partition()}] does not hold offset {message.offset()} any more: {error.str()}")
         if error.fatal() or error.code() not in _PASSING:
             raise KafkaException(error)
-
-    def _keep(
-        self, batch: dict[Place, list[Record]], place: Place, message: Message, expected: dict[Place, int], left: dict[Place, Range]
-    ) -> None:
-        offset = message.offset()
-        if offset != expected[place]:
-            raise LogError(f"{place[0]}[{place[1]}] has a hole: offset {expected[place]} is not there, the next is {offset}")
-        batch.setdefault(place, []).append(Record(offset, message.timestamp()[1], message.key(), message.value(), ()))
-        expected[place] = offset + 1
-        if offset + 1 == left[place].end:
-            del left[place]
-            self._consumer.pause([TopicPartition(*place)])
 
 
 def bounds(kafka: KafkaSettings, places: Iterable[Place]) -> dict[Place, Range]:

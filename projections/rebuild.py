@@ -103,8 +103,17 @@ class Rebuild:
     async def _catch_up(self, shadow: Shadow, reader: LogReader) -> None:
         """To where the live folds are, as near as one can come while they move."""
         if not shadow.loaded:
-            await self._read(shadow, reader, await self._ranges(shadow, await self._live(shadow)), "load")
+            ranges = await self._ranges(shadow, await self._live(shadow))
+            self._check(ranges)
+            # One topic after the other: long runs of rows for the same tables.
+            for topic in dict.fromkeys(place[0] for place in ranges):
+                await self._read(shadow, reader, {place: part for place, part in ranges.items() if place[0] == topic}, f"load {topic}")
             await shadow.finish()
+        self._check(await self._ranges(shadow, await self._live(shadow)))
+        await self._follow(shadow, reader)
+
+    async def _follow(self, shadow: Shadow, reader: LogReader) -> None:
+        """Until no more is left than the swap may fold."""
         while True:
             ranges = await self._ranges(shadow, await self._live(shadow))
             await self._read(shadow, reader, ranges, "catch up")
@@ -115,7 +124,7 @@ class Rebuild:
         return await standings(shadow.connection, FOLDS_SCHEMA, shadow.folds)
 
     async def _ranges(self, shadow: Shadow, live: Mapping[Place, Standing]) -> dict[Place, Range]:
-        """From where the shadow is to where live is. Raises `RebuildError` where the log cannot give that."""
+        """From where the shadow is to where live is. Raises `RebuildError` if that is behind."""
         own = await shadow.standings()
         ranges = {}
         for place in sorted(own):
@@ -125,26 +134,25 @@ class Rebuild:
                     f"the live fold of {place[0]}[{place[1]}] went back from {begin} to {end}, as after a restore: run again with --restart"
                 )
             ranges[place] = Range(begin, end)
+        return ranges
+
+    def _check(self, ranges: Mapping[Place, Range]) -> None:
+        """Raises `RebuildError` where the log cannot give that."""
         wanted = {place: part for place, part in ranges.items() if part.begin < part.end}
         for place, kept in bounds(self._settings.kafka, wanted).items():
             name = f"{place[0]}[{place[1]}]"
             if kept.begin > wanted[place].begin:
                 raise RebuildError(f"{name} begins at offset {kept.begin}: what was before is gone, so its tables cannot be folded again")
             if kept.end < wanted[place].end:
-                raise RebuildError(
-                    f"{name} ends at offset {kept.end}, but its live fold stands at {wanted[place].end}: is this its broker?"
-                )
-        return ranges
+                raise RebuildError(f"{name} ends at {kept.end}, but its live fold stands at {wanted[place].end}: is this its broker?")
 
     async def _read(self, shadow: Shadow, reader: LogReader, ranges: Mapping[Place, Range], stage: str) -> None:
         total, done, began_s = _size(ranges), 0, self._clock.monotonic_s()
         put = shadow.fold if shadow.loaded else shadow.load
-        # One topic after the other: a load then has long runs of rows for the same table.
-        for topic in dict.fromkeys(place[0] for place in ranges):
-            for batch in reader.read({place: part for place, part in ranges.items() if place[0] == topic}):
-                await put(batch)
-                done += sum(len(chunk.records) for chunk in batch)
-                self._progress(Progress(stage, done, total, self._clock.monotonic_s() - began_s))
+        for batch in reader.read(ranges):
+            await put(batch)
+            done += sum(len(chunk.records) for chunk in batch)
+            self._progress(Progress(stage, done, total, self._clock.monotonic_s() - began_s))
         self.report.records += done
 
     # -- comparing
@@ -187,11 +195,7 @@ class Rebuild:
 
     async def _swap(self, shadow: Shadow, reader: LogReader, old_schema: str | None, actor: str) -> None:
         swap = Swap(self._settings, shadow, reader, self._clock)
-
-        async def catch_up() -> None:
-            await self._read(shadow, reader, await self._ranges(shadow, await self._live(shadow)), "catch up")
-
-        await swap.run(self._ranges, catch_up, old_schema=old_schema, actor=actor, detail=self._told())
+        await swap.run(self._ranges, lambda: self._follow(shadow, reader), old_schema=old_schema, actor=actor, detail=self._told())
         self.report.swapped, self.report.old_schema = True, old_schema
 
     def _told(self) -> dict[str, object]:

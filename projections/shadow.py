@@ -7,6 +7,7 @@ rebuild that was killed goes on where the shadow stands. One session holds the l
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -28,6 +29,8 @@ from schemas.topics import GENERATION
 
 #: First half of the advisory lock's key.
 _LOCK_CLASS: Final = 0x72656264  # "rebd"
+_LOCK_TRIES: Final = 10
+_LOCK_PAUSE_S: Final = 0.3
 #: Memory of a session that sorts and indexes whole tables.
 _WORK_MEMORY: Final = "64MB"
 _INDEX_MEMORY: Final = "256MB"
@@ -80,9 +83,7 @@ class Shadow:
 
     async def open(self, places: set[Place], *, restart: bool) -> None:
         """Go on with what is there if it is of this target, this code and these tables; else begin. Raises `RebuildError`."""
-        locked = await (await self.connection.execute(load("projections", "lock_rebuild"), (_LOCK_CLASS,))).fetchone()
-        if locked is None or not locked[0]:
-            raise RebuildError("another rebuild is running on this database: wait for it, or look for its connection `triggers-rebuild`")
+        await self._lock()
         wanted = (self.target, _code(), await describe(self.connection, FOLDS_SCHEMA, [*self.names, OFFSETS_TABLE]))
         state = await self._state()
         if restart or state is None or state[:3] != wanted:
@@ -90,6 +91,15 @@ class Shadow:
         else:
             self.resumed, self.loaded = True, state[3]
         self._types = await column_types(self.connection, SHADOW_SCHEMA, self.names)
+
+    async def _lock(self) -> None:
+        """For as long as this session lives. The session of a run that was killed may take a moment to end."""
+        for _ in range(_LOCK_TRIES):
+            row = await (await self.connection.execute(load("projections", "lock_rebuild"), (_LOCK_CLASS,))).fetchone()
+            if row is not None and row[0]:
+                return
+            await asyncio.sleep(_LOCK_PAUSE_S)
+        raise RebuildError("another rebuild is running on this database: wait for it, or look for its connection `triggers-rebuild`")
 
     async def _state(self) -> tuple[str, str, str, bool] | None:
         try:

@@ -62,7 +62,8 @@ class Swap:
                         f"the tables could not be exchanged within {self._settings.rebuild.swap_timeout_s:g} s ({error}): run it again; "
                         "a long transaction of a reader shows in pg_stat_activity"
                     ) from None
-            await asyncio.sleep(_PAUSE_S)
+                if not isinstance(error, Behind):
+                    await asyncio.sleep(_PAUSE_S)
             await catch_up()
 
     async def _exchange(self, ranges: Ranges, old_schema: str | None, actor: str, detail: Mapping[str, object]) -> None:
@@ -97,6 +98,8 @@ class Swap:
         """From the log, where the API's rows say they are: those the live fold has not come to."""
         connection = self._shadow.connection
         found = await find_ahead(connection)
+        if not found:
+            return
         kept = bounds(self._settings.kafka, ((acks.FOLD.topic, partition) for partition in found))
         ranges = ranges_of(found, await self._shadow.standings(), kept)
         self._bounded(ranges)
