@@ -84,6 +84,7 @@ def copy_of(settings: Settings) -> Iterator[Settings]:
     source = str(conninfo_to_dict(dsn)["dbname"])
     with connect(database("postgres"), application="test") as admin:
         admin.autocommit = True
+        admin.execute("SET statement_timeout = 0")
         admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source)))
         try:
             yield settings.model_copy(update={"postgres": database(name)})

@@ -53,14 +53,16 @@ def test_killed_at_any_placed_point_the_live_tables_are_whole_and_the_next_run_g
     stood = 0
     for place in PLACES:
         process = begin(tables, own_servers, place=place, folder=tmp_path)
-        assert process.wait(120) == -signal.SIGKILL, (place, process.communicate())
+        output = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, (place, output)
         assert sums(tables) == before, place
         ((stands,),) = fetch(tables, "SELECT sum(next_offset) FROM folds_shadow.projection_offsets")
         assert stands >= stood, place
         stood = int(stands)
     assert stood > 0
     process = begin(tables, own_servers, place="rebuild.after_swap:1", folder=tmp_path)
-    assert process.wait(120) == -signal.SIGKILL
+    output = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, output
     assert sums(tables) == before
     assert fetch(tables, "SELECT to_regnamespace('folds_shadow')") == [(None,)]
     fold_live(tables)
@@ -102,7 +104,7 @@ def test_a_second_rebuild_at_the_same_time_is_refused(live: Settings, own_server
         reader.execute("SELECT FROM folds.inbox")  # the first one waits for the tables
         first = begin(live, own_servers, place=None, folder=tmp_path)
         try:
-            locks = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 1919247972"
+            locks = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 1919246948"
             until(lambda: len(fetch(live, locks)) == 1, 60, "the first rebuild owning the shadow")
             second = begin(live, own_servers, place=None, folder=tmp_path)
             output, error = second.communicate(timeout=60)
