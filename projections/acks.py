@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from projections.columns import columns
-from projections.fold import Connection, Decoded, Fold, decoder
+from projections.fold import Connection, Decoded, Fold, Rows, Table, decoder
 from projections.offsets import moving
 from runtime.sql import load
 from schemas import codec
@@ -56,4 +56,11 @@ async def write(connection: Connection, partition: int, decoded: Decoded, old: i
         await apply(connection, partition, fold(decoded.records))
 
 
-FOLD: Final = Fold(INBOX_ACKS, decoder(codec.ack), write)
+def rows_of(partition: int, decoded: Decoded, ingested_high: int) -> tuple[list[Rows], int]:
+    return [Rows("acks", (*_COLUMNS, "partition"), [(*row, partition) for row in fold(decoded.records)])], ingested_high
+
+
+TABLES: Final = (
+    Table("acks", INBOX_ACKS, "position", key=("event_id",), once=("organization", "mode", "event_id"), at_offset="acks_at_offset"),
+)
+FOLD: Final = Fold(INBOX_ACKS, decoder(codec.ack), write, TABLES, rows_of)

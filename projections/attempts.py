@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from projections.columns import columns
-from projections.fold import Connection, Decoded, Fold, decoder
+from projections.fold import Connection, Decoded, Fold, Rows, Table, decoder
 from projections.offsets import moving
 from runtime.sql import load
 from schemas import codec
@@ -51,10 +51,12 @@ def fold(records: Iterable[tuple[Record, JournalRecord]]) -> tuple[list[Plan], l
     attempts: dict[tuple[str, str, str, str, int], Attempt] = {}
     for record, entry in records:
         if isinstance(entry, Planned):
-            planned.setdefault(
-                (entry.organization, entry.mode, entry.event_id),
-                [Plan(entry.organization, entry.mode, entry.event_id, e, record.offset) for e in sorted(set(entry.endpoint_ids))],
-            )
+            # A plan without endpoints has no rows to be known by later: it must not win within a batch what it loses across two.
+            if entry.endpoint_ids:
+                planned.setdefault(
+                    (entry.organization, entry.mode, entry.event_id),
+                    [Plan(entry.organization, entry.mode, entry.event_id, e, record.offset) for e in sorted(set(entry.endpoint_ids))],
+                )
             continue
         retry = entry.next if isinstance(entry.next, Retry) else None
         dead = entry.next if isinstance(entry.next, Dead) else None
@@ -77,4 +79,20 @@ async def write(connection: Connection, partition: int, decoded: Decoded, old: i
             await connection.execute(load("projections", "insert_attempts"), {**columns(Attempt._fields, attempts), "partition": partition})
 
 
-FOLD: Final = Fold(DELIVERIES_ATTEMPTS, decoder(codec.journal), write)
+def rows_of(partition: int, decoded: Decoded, ingested_high: int) -> tuple[list[Rows], int]:
+    plans, attempts = fold(decoded.records)
+    return [
+        Rows("plans", (*Plan._fields, "partition"), [(*row, partition) for row in plans]),
+        Rows("attempts", (*Attempt._fields, "partition"), [(*row, partition) for row in attempts]),
+    ], ingested_high
+
+
+_EVENT: Final = ("organization", "mode", "event_id")
+TABLES: Final = (
+    Table("plans", DELIVERIES_ATTEMPTS, "journal_offset", key=("event_id", "endpoint_id"), once=_EVENT, once_is_unique=False),
+    Table(
+        "attempts", DELIVERIES_ATTEMPTS, "journal_offset", key=("event_id", "endpoint_id", "attempt"),
+        once=(*_EVENT, "endpoint_id", "attempt"),
+    ),
+)  # fmt: skip
+FOLD: Final = Fold(DELIVERIES_ATTEMPTS, decoder(codec.journal), write, TABLES, rows_of)

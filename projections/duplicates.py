@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from projections.columns import columns
-from projections.fold import Connection, Decoded, Fold, decoder
+from projections.fold import Connection, Decoded, Fold, Table, decoder
 from projections.offsets import moving
 from runtime.sql import load
 from schemas import codec
 from schemas.events import Duplicate
 from schemas.records import Record
-from schemas.topics import EVENTS_DUPLICATES
+from schemas.topics import EVENTS_DUPLICATES, EVENTS_INGESTED
 
 
 class Row(NamedTuple):
@@ -53,4 +53,6 @@ async def write(connection: Connection, partition: int, decoded: Decoded, old: i
             await connection.execute(load("projections", "insert_duplicates"), {**columns(Row._fields, rows), "partition": partition})
 
 
-FOLD: Final = Fold(EVENTS_DUPLICATES, decoder(codec.duplicate), write)
+#: A row does not keep the offset that decides which loss was first, so it is not loaded but always written.
+TABLES: Final = (Table("duplicates", EVENTS_INGESTED, "ingested_offset", key=("event_id",)),)
+FOLD: Final = Fold(EVENTS_DUPLICATES, decoder(codec.duplicate), write, TABLES)

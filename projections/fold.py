@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Struct
 from psycopg import AsyncConnection
@@ -30,15 +30,48 @@ class Decoded:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of schema `folds`, as the rebuild has to know it. One that no fold declares is caught by `tests/contract/test_rebuild.py`.
+
+    `key` identifies a row of an organization and mode; digests are taken in its order. `position` is the column that holds the offset of
+    a row's record in `topic`. `once`: of rows that agree in these columns, those of the lowest position stay (what `write` does one batch
+    after the other, as a load does it at the end); empty where `write` alone knows. Unless `once_is_unique`, no unique key of the table
+    shows such rows. `at_offset` names the statement that reads the table as its folds wrote it, without what the API wrote ahead of them;
+    `derive` the one that fills it from other tables after a load.
+    """
+
+    name: str
+    topic: str
+    position: str
+    key: tuple[str, ...]
+    once: tuple[str, ...] = ()
+    once_is_unique: bool = True
+    at_offset: str | None = None
+    derive: str | None = None
+
+
+class Rows(NamedTuple):
+    """Rows for a table, before anything is known about those already there."""
+
+    table: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
 class Fold:
     """One topic's fold. `write(connection, partition, decoded, old, new)` moves the next offset from `old` to `new`.
 
     `write` raises `projections.offsets.Fenced` when the partition does not stand at `old`; nothing is changed then.
+    `rows(partition, decoded, ingested_high)` gives the same rows for a load into empty tables without indexes, and the highest ingested
+    offset after them. Without it a rebuild folds this topic by `write` alone.
     """
 
     topic: str
     decode: Callable[[int, Sequence[Record]], Decoded]
     write: Callable[[Connection, int, Decoded, int, int], Awaitable[None]]
+    tables: tuple[Table, ...]
+    rows: Callable[[int, Decoded, int], tuple[list[Rows], int]] | None = None
 
 
 def decoder(codec: Codec[T]) -> Callable[[int, Sequence[Record]], Decoded]:

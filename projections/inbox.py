@@ -10,7 +10,7 @@ import hashlib
 from typing import Final, NamedTuple
 
 from projections.columns import columns
-from projections.fold import Connection, Decoded, Fold, decoder
+from projections.fold import Connection, Decoded, Fold, Rows, Table, decoder
 from projections.offsets import moving
 from runtime.sql import load
 from schemas import codec
@@ -72,4 +72,15 @@ async def write(connection: Connection, partition: int, decoded: Decoded, old: i
         await connection.execute(load("projections", "insert_unacked"), values)
 
 
-FOLD: Final = Fold(EVENTS_ACCEPTED, decoder(codec.accepted), write)
+def rows_of(partition: int, decoded: Decoded, ingested_high: int) -> tuple[list[Rows], int]:
+    rows, high = fold(decoded.records, ingested_high)
+    return [Rows("inbox", (*_COLUMNS, "generation", "partition"), [(*row, GENERATION, partition) for row in rows])], high
+
+
+TABLES: Final = (
+    Table("inbox", EVENTS_ACCEPTED, "position", key=("generation", "position"), once=("organization", "event_id")),
+    Table(
+        "unacked", EVENTS_ACCEPTED, "position", key=("generation", "position"), at_offset="unacked_at_offset", derive="derive_unacked",
+    ),
+)  # fmt: skip
+FOLD: Final = Fold(EVENTS_ACCEPTED, decoder(codec.accepted), write, TABLES, rows_of)

@@ -17,7 +17,7 @@ from runtime.sql import load
 from schemas.topics import GENERATION
 
 #: First half of the advisory lock's key; the second is the partition.
-_LOCK_CLASS: Final = 0x666F6C64  # "fold"
+LOCK_CLASS: Final = 0x666F6C64  # "fold"
 
 
 class Fenced(RuntimeError):
@@ -33,7 +33,7 @@ class Position:
 
 async def lock_partition(connection: Connection, partition: int) -> None:
     """Until the transaction ends: nobody else writes rows of this partition that are derived from two topics."""
-    await connection.execute(load("projections", "lock_partition"), (_LOCK_CLASS, partition))
+    await connection.execute(load("projections", "lock_partition"), (LOCK_CLASS, partition))
 
 
 @asynccontextmanager

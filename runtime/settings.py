@@ -164,6 +164,20 @@ class DeliverySettings(_Section):
     allow_insecure_endpoints: bool = False
 
 
+class RebuildSettings(_Section):
+    #: Records that go into the shadow tables in one transaction.
+    batch_records_max: Positive = 20_000
+    #: Records still to be folded with which the swap may begin: live folds and acks wait while they are.
+    swap_records_max: Positive = 2_000
+    #: The swap lets go of every lock and tries again when it waited this long for one: readers queue behind it. Below Postgres's
+    #: `deadlock_timeout` (1 s), so that no reader is ever chosen to end a deadlock.
+    lock_timeout_s: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    #: How long the swap is tried.
+    swap_timeout_s: Seconds = 60.0
+    #: Silence of the broker after which the rebuild gives up, to be gone on with later.
+    stall_timeout_s: Seconds = 30.0
+
+
 class TelemetrySettings(_Section):
     log_level: str = "info"
     #: One wide JSON line per event and stage. Without it only lines about the process itself are written.
@@ -193,6 +207,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     processor: ProcessorSettings = ProcessorSettings()
     delivery: DeliverySettings = DeliverySettings()
+    rebuild: RebuildSettings = RebuildSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @property

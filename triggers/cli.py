@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from triggers.commands import admin, control, event_types, keys, operators, organizations, run
+from triggers.commands import admin, control, event_types, keys, operators, organizations, rebuild, run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.")
 admin.register(app)
 run.register(app)
+rebuild.register(app)
 app.add_typer(organizations.org, name="org")
 app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")

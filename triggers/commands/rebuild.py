@@ -1,0 +1,162 @@
+"""`triggers rebuild`: fold the topics again beside the live tables, prove that both are the same, put the new ones in their place."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import typer
+
+from access import audit
+from projections.digests import Difference
+from projections.rebuild import Progress, Rebuild, Report
+from projections.shadow import RebuildError
+from runtime import crashpoints, migrations
+from runtime.clock import SYSTEM
+from runtime.settings import Settings
+from triggers.commands.output import Json, explained, fail, show_one
+
+_LINE_EVERY_S: Final = 5.0
+_REDRAW_EVERY_S: Final = 0.2
+
+
+class Targets(StrEnum):
+    inbox = "inbox"
+    attempts = "attempts"
+    all = "all"
+
+
+def rebuild(
+    target: Annotated[Targets, typer.Argument(help="inbox: events, acks, duplicates. attempts: deliveries. all: both.")],
+    verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare, and put nothing in place.")] = False,
+    keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the replaced tables, in a schema folds_old_<time>.")] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Put the rebuilt tables in place although they differ.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run has folded.")] = False,
+    json: Json = False,
+) -> None:
+    """Fold the topics from their start beside the live tables, compare, and exchange them if they are the same."""
+    crashpoints.arm_from_environment()
+    with explained():
+        if verify_only and (accept or keep_old):
+            raise ValueError("--verify-only puts nothing in place: leave out --accept and --keep-old")
+        settings = Settings()
+        if migrations.current(settings.postgres) != migrations.newest():
+            raise RebuildError("the tables are not at the newest schema: run `triggers migrate`")
+        old_schema = f"folds_old_{datetime.now(UTC):%Y%m%dt%H%M%Sz}" if keep_old else None
+        run = Rebuild(settings, target.value, SYSTEM, _Meter())
+        try:
+            report = asyncio.run(
+                run.run(
+                    verify_only=verify_only, accept=accept, restart=restart, old_schema=old_schema, actor=audit.command_line_actor()
+                )
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            raise RebuildError("stopped: nothing was put in place; the same command goes on where this one was") from None
+    show_one(document(report) if json else dict(summary(report)), json=json)
+    if not report.equal:
+        for line in differences(report):
+            print(line, file=sys.stderr)
+        if not report.swapped:
+            raise fail(
+                "the live tables are not what the log says: nothing was changed. What was folded is kept in folds_shadow; "
+                f"`triggers rebuild {target.value} --accept` puts it in place"
+            )
+
+
+def document(report: Report) -> dict[str, Any]:
+    """For scripts."""
+    return {
+        "target": report.target,
+        "equal": report.equal,
+        "swapped": report.swapped,
+        "kept_as": report.old_schema,
+        "resumed": report.resumed,
+        "records": report.records,
+        "acks_ahead": report.acks_ahead,
+        "offsets": [{"topic": topic, "partition": number, "next_offset": offset} for (topic, number), offset in report.offsets.items()],
+        "tables": [
+            {
+                "table": table.table, "organizations": table.organizations, "rows": table.rows, "differences": table.differences,
+                "listed": [one._asdict() for one in table.listed],
+            }
+            for table in report.tables
+        ],
+        "unfounded_acks": [one._asdict() for one in report.unfounded],
+        "ingested_high": [
+            {"topic": topic, "partition": number, "live": live, "log": log} for (topic, number), (live, log) in report.highs.items()
+        ],
+    }  # fmt: skip
+
+
+def summary(report: Report) -> Iterator[tuple[str, str]]:
+    """For people: a line a table, the vector, the outcome."""
+    for table in report.tables:
+        same = "the same" if not table.differences else f"{table.differences:,} DIFFERENCES"
+        yield table.table, f"{table.rows:,} rows of {table.organizations:,} organizations and modes: {same}"
+    topics: dict[str, list[str]] = {}
+    for (topic, number), offset in report.offsets.items():
+        topics.setdefault(topic, []).append(f"[{number}] {offset}")
+    for topic, offsets in topics.items():
+        yield f"at {topic}", ", ".join(offsets)
+    if report.acks_ahead:
+        yield "acks ahead", f"{report.acks_ahead:,} written by the API before their fold, as the log says"
+    yield "records read", f"{report.records:,}{' (going on from an earlier run)' if report.resumed else ''}"
+    kept = f"; the old tables are in {report.old_schema}" if report.old_schema else ""
+    yield "outcome", f"put in place{kept}" if report.swapped else "compared; nothing was put in place"
+
+
+def differences(report: Report) -> Iterator[str]:
+    """A line a difference, as far as they are listed."""
+    for table in report.tables:
+        for one in table.listed:
+            yield _line(one)
+        if (more := table.differences - len(table.listed)) > 0:
+            yield f"{table.table}: {more:,} more"
+    for one in report.unfounded:
+        yield f"{_line(one)} (written ahead of the fold, without a record in the log)"
+    for (topic, number), (live, log) in report.highs.items():
+        yield f"projection_offsets {topic}[{number}]: the highest ingested offset is {live} live, {log} by the log"
+
+
+def _line(one: Difference) -> str:
+    what = {
+        "missing": "is not in the live table",
+        "unknown": "is in the live table only",
+        "changed": f"differs in {', '.join(one.columns)}",
+    }
+    return f"{one.table} {one.organization}/{one.mode} {one.event_id} {one.topic}[{one.partition}]@{one.position}: {what[one.kind]}"
+
+
+class _Meter:
+    """The progress line on standard error: redrawn on a terminal, else a line every few seconds."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown_s = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now_s = SYSTEM.monotonic_s()
+        whole = progress.done == progress.total
+        if now_s - self._shown_s < (_REDRAW_EVERY_S if self._terminal else _LINE_EVERY_S) and not whole:
+            return
+        self._shown_s = now_s
+        line = meter_line(progress)
+        print(f"\r\x1b[K{line}" if self._terminal else line, end="\n" if whole or not self._terminal else "", file=sys.stderr, flush=True)
+
+
+def meter_line(progress: Progress) -> str:
+    """`load: 120,000 of 480,000 records (25 %), 41,300/s, 9 s left`."""
+    share = 100 * progress.done // progress.total if progress.total else 100
+    if not progress.seconds:
+        return f"{progress.stage}: {progress.done:,} of {progress.total:,}"
+    rate = progress.done / progress.seconds
+    left_s = (progress.total - progress.done) / rate if rate else 0
+    return f"{progress.stage}: {progress.done:,} of {progress.total:,} records ({share} %), {rate:,.0f}/s, {left_s:,.0f} s left"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("rebuild")(rebuild)
