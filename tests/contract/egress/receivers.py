@@ -6,8 +6,9 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -70,6 +71,32 @@ async def receiver(behaviour: Behaviour, *, tls: ssl.SSLContext | None = None, h
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def openssl_receiver(tls: ssl.SSLContext) -> Iterator[Receiver]:
+    """One that tells a client why it refuses the handshake, as real servers do: event loops abort the connection before that is sent."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                accepted, _ = listening.accept()
+                made.connections += 1
+                with accepted, suppress(OSError):
+                    accepted.settimeout(TIMEOUT_S)
+                    with tls.wrap_socket(accepted, server_side=True) as secured:
+                        if head := secured.recv(65_536):
+                            made.heads.append(head)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        made = Receiver(listening.getsockname()[1])
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield made
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def content_length(head: bytes) -> int:

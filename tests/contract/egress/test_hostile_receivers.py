@@ -84,9 +84,7 @@ async def test_a_slow_receiver_is_given_up_at_the_deadline(behaviour: Behaviour)
 
 
 @pytest.mark.parametrize("behaviour", ENDLESS.values(), ids=ENDLESS.keys())
-async def test_a_head_or_framing_without_end_is_cut_long_before_the_deadline(
-    behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_head_or_framing_without_end_is_cut_long_before_the_deadline(behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = Taken(monkeypatch)
     result, took_s = await attempt(behaviour)
     assert result == PROTOCOL
