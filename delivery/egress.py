@@ -13,7 +13,9 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, ip_address
+from contextvars import ContextVar
+from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +35,9 @@ _LOOKUPS_MAX: Final = 64
 _DNS_CACHE_S: Final = 10
 #: Bytes the kernel takes from a receiver before we do; it doubles the number for its own book-keeping.
 _RECEIVE_BUFFER_BYTES: Final = 32_768
+
+#: Addresses that were connected to for the request under way: aiohttp goes through what is left of its list again after each failure.
+_tried: Final[ContextVar[set[str]]] = ContextVar("tried")
 
 #: A name to its addresses in the order to try them. Blocks. Raises `OSError`.
 Lookup = Callable[[str], Sequence[str]]
@@ -54,7 +59,7 @@ class Guard:
     def check(self, address: Address, port: int) -> None:
         """Raises `EgressDenied`."""
         reason = egress.refusal(address, self.rules)
-        if reason is None and not self.rules.insecure and _is_own(address, port):
+        if reason is None and not self.rules.insecure and is_own(address):
             reason = egress.own_refusal(address, port, self.rules)
         if reason is not None:
             raise EgressDenied(f"{address} port {port}: {reason}")
@@ -69,9 +74,12 @@ class Guard:
 
     def open_socket(self, addr_info: tuple[Any, ...]) -> socket.socket:
         """aiohttp's socket factory: the last look before connecting. Raises `EgressDenied`, `OSError`."""
-        family, kind, protocol, _, to = addr_info
-        self.check(ip_address(to[0]), to[1])
-        return small_socket((family, kind, protocol, "", to))
+        host, port = addr_info[4][:2]
+        self.check(ip_address(host), port)
+        if host in (tried := _tried.get()):
+            raise ConnectionAbortedError(f"{host} was tried in this attempt")
+        tried.add(host)
+        return small_socket(addr_info)
 
 
 def small_socket(addr_info: tuple[Any, ...]) -> socket.socket:
@@ -81,15 +89,24 @@ def small_socket(addr_info: tuple[Any, ...]) -> socket.socket:
     return opened
 
 
-def _is_own(address: Address, port: int) -> bool:
-    """Whether the kernel would connect from the address to itself. A UDP socket sends nothing when it is connected."""
-    family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((str(address), port))
-            return ip_address(probe.getsockname()[0]) == address
-        except OSError:
-            return False  # no way there: connecting will tell
+def is_own(address: Address) -> bool:
+    """Whether the address is one of this host: only its own can be bound. Never where the kernel lets any be bound (ip_nonlocal_bind)."""
+    return _binds(address) and not _binds_any(address.version)
+
+
+def _binds(address: Address) -> bool:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _binds_any(version: int) -> bool:
+    return _binds(ip_address("192.0.2.1" if version == 4 else "2001:db8::1"))  # documentation: nobody's
 
 
 def system_lookup(name: str) -> Sequence[str]:
@@ -202,6 +219,7 @@ class Connector(aiohttp.TCPConnector):
 
     async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         """A connection for one request, new or kept alive. Raises what aiohttp does, and `EgressDenied`."""
+        _tried.set(set())
         connection = await super().connect(req, traces, timeout)
         transport, protocol = connection.transport, connection.protocol
         if transport is None or protocol is None:
