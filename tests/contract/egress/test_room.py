@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.contract.egress import room
 from tests.contract.egress.outside import PUBLIC, PUBLIC_V6, ZONE
 from tests.contract.egress.room import NAMES, Report
 from tests.unit.access.test_egress import FORBIDDEN
@@ -24,14 +25,10 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def report() -> Report:
     if any(shutil.which(command) is None for command in ("unshare", "nsenter", "ip", "mount")):
         pytest.skip("needs Linux with util-linux and iproute2")
-    tried = subprocess.run(
-        [*_ROOM, "ip", "link", "add", "a", "type", "veth", "peer", "name", "b"], check=False, capture_output=True, text=True
-    )
+    tried = run("ip", "link", "add", "inner", "type", "veth", "peer", "name", "outer")
     if tried.returncode != 0:
         pytest.skip(f"no network namespace can be made here: {tried.stderr.strip()}")
-    ran = subprocess.run(
-        [*_ROOM, sys.executable, "-m", "tests.contract.egress.room"], check=False, capture_output=True, text=True, timeout=120
-    )
+    ran = run(sys.executable, "-m", room.__name__)
     assert ran.returncode == 0, ran.stderr
     made: Report = json.loads(ran.stdout.splitlines()[-1])
     return made
