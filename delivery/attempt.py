@@ -83,7 +83,13 @@ class Sender:
             return _denied(None, error)
         try:
             async with asyncio.timeout(self._settings.attempt_timeout_s if timeout_s is None else timeout_s):
-                return await self._post(target, content, headers)
+                named: dict[str, Any] = {}
+                if self._proxy is not None:
+                    target, headers, named = await self._by_address(target, headers)
+                async with self._client.post(target, data=content, headers=headers, allow_redirects=False, **named) as answer:
+                    kept = await self._read(answer)
+                    status = answer.status
+            return Result(status, None if 200 <= status <= 299 else "status", kept)
         except TimeoutError:
             return Result(None, "timeout", b"")
         except EgressDenied as error:
@@ -99,15 +105,6 @@ class Sender:
             return Result(None, "tls" if isinstance(error.__cause__, ssl.SSLError) else "reset", b"")
         except (aiohttp.ClientError, ValueError, OSError):
             return Result(None, "protocol", b"")
-
-    async def _post(self, target: URL, content: bytes, headers: Mapping[str, str]) -> Result:
-        named: dict[str, Any] = {}
-        if self._proxy is not None:
-            target, headers, named = await self._by_address(target, headers)
-        async with self._client.post(target, data=content, headers=headers, allow_redirects=False, **named) as answer:
-            kept = await self._read(answer)
-            status = answer.status
-        return Result(status, None if 200 <= status <= 299 else "status", kept)
 
     async def _by_address(self, target: URL, headers: Mapping[str, str]) -> tuple[URL, Mapping[str, str], dict[str, Any]]:
         """The same request in terms of a checked address, for a proxy that would look the name up again. TLS and Host keep the name.

@@ -220,9 +220,9 @@ class Connector(aiohttp.TCPConnector):
     async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         """A connection for one request, new or kept alive. Raises what aiohttp does, and `EgressDenied`."""
         _tried.set(set())
-        connection = await super().connect(req, traces, timeout)
-        transport, protocol = connection.transport, connection.protocol
-        if transport is None or protocol is None:
+        connection = await aiohttp.TCPConnector.connect(self, req, traces, timeout)
+        protocol = connection.protocol
+        if protocol is None or (transport := protocol.transport) is None:
             return connection  # lost already, which aiohttp tells
         meter = transport.get_protocol()
         if not isinstance(meter, Meter):
