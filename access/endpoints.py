@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
-from yarl import URL
 
 from access import audit, organizations
+from access.egress import Rules, check_url
 from access.secrets import Keyring
 from access.texts import one_line
 from runtime.sql import load
@@ -20,7 +20,6 @@ from schemas.ids import EndpointId
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every signing secret starts with
 #: Bytes of a signing secret (Standard Webhooks: 24 to 64).
 SECRET_BYTES: Final = 24
-_URL_CHARS_MAX: Final = 2_048
 _DESCRIPTION_CHARS_MAX: Final = 1_000
 _EVENT_TYPES_MAX: Final = 100
 _EVENT_TYPE: Final = re.compile(EVENT_TYPE_PATTERN)
@@ -35,37 +34,6 @@ class Endpoint(NamedTuple):
     event_types: tuple[str, ...] | None
     enabled: bool
     disabled_reason: str | None
-
-
-def check_url(text: str, *, allow_insecure: bool) -> str:
-    """The URL as it will be used. Raises `ValueError` saying what to change.
-
-    yarl parses it here and for the request (aiohttp), so no second parser can read it otherwise. Which addresses may be reached is
-    decided when connecting, not here.
-    """
-    if not text.isprintable() or " " in text or len(text) > _URL_CHARS_MAX:
-        raise ValueError(f"the URL must have at most {_URL_CHARS_MAX} printable characters and no spaces")
-    try:
-        url = URL(text)
-        host, port = url.host, url.port
-    except ValueError as error:  # also what the IDNA codec raises
-        raise ValueError(f"the URL cannot be read: {error}") from None
-    if url.scheme != "https" and not (allow_insecure and url.scheme == "http"):
-        raise ValueError("the URL must start with https://")
-    if not host:
-        raise ValueError("the URL must name a host")
-    if "%" in host:
-        raise ValueError("the URL's host must be a plain name or address, without % in it")
-    if "@" in _authority(text):
-        raise ValueError("the URL must not hold a user name or password: receivers verify the signature instead")
-    if port == 0:
-        raise ValueError("port 0 cannot be connected to")
-    return text
-
-
-def _authority(text: str) -> str:
-    """What stands between `//` and the path (RFC 3986 section 3.2). yarl drops an empty user name without a trace, so the text decides."""
-    return re.split(r"[/?#]", text.split("//", 1)[-1], maxsplit=1)[0]
 
 
 def check_event_types(event_types: Sequence[str]) -> tuple[str, ...]:
@@ -94,7 +62,7 @@ def add(
     description: str,
     event_types: Sequence[str] | None,
     random: bytes,
-    allow_insecure: bool,
+    rules: Rules,
     actor: str,
 ) -> tuple[Endpoint, str]:
     """The endpoint and its signing secret, shown once. `random` is `SECRET_BYTES` long; no event types means all.
@@ -107,7 +75,7 @@ def add(
         endpoint,
         organization,
         mode,
-        check_url(url, allow_insecure=allow_insecure),
+        check_url(url, rules),
         one_line("description", description, chars_min=0, chars_max=_DESCRIPTION_CHARS_MAX),
         check_event_types(event_types) if event_types else None,
         enabled=True,

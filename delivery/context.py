@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import aiohttp
-
+from delivery.attempt import Sender
 from delivery.endpoints import Endpoints
 from delivery.journal import Source
 from runtime.clock import Clock
@@ -28,7 +27,7 @@ class Context:
         clock: Clock,
         bus: Bus,
         endpoints: Endpoints,
-        client: aiohttp.ClientSession,
+        sender: Sender,
         guard: StallGuard,
         topic_delays: Mapping[str, float],
         worker: str,
@@ -37,7 +36,7 @@ class Context:
         self.clock = clock
         self.bus = bus
         self.endpoints = endpoints
-        self.client = client
+        self.sender = sender
         self.guard = guard
         self.topic_delays = topic_delays
         self.worker = worker

@@ -247,7 +247,7 @@ class PartitionWorker:
                 **sign.headers(event.id, started_at_ms // 1000, content, endpoint.secrets),
                 **{name: (value or b"").decode("latin-1") for name, value in task.headers if name == HEADER_TRACEPARENT},
             }
-            result = await attempt.post(context.client, context.settings, endpoint.url, content, headers)
+            result = await context.sender.post(endpoint.url, content, headers)
             ended_at_ms = started_at_ms + round((context.clock.monotonic_s() - began_s) * 1000)
             following = policy.follow_up(result.status, task.attempt, ended_at_ms, context.settings.schedule_s)
         return Attempted(

@@ -51,8 +51,8 @@ class DeliveryWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         await self._bus.start()
-        async with attempt.session(self._settings.delivery) as client:
-            self._context = Context(self._settings, self._clock, self._bus, self._endpoints, client, self._guard, self._delays, self._name)
+        async with attempt.Sender(self._settings) as sender:
+            self._context = Context(self._settings, self._clock, self._bus, self._endpoints, sender, self._guard, self._delays, self._name)
             self._consumer = ConsumerThread(self._settings, [EVENTS_ACCEPTED, *self._delays], self, self._guard)
             self._consumer.start()
             log.info("delivery.started", worker=self._name)

@@ -160,8 +160,23 @@ class DeliverySettings(_Section):
     commit_interval_s: Seconds = 0.5
     #: The journal is remembered (and re-read on assignment) at least this far back; longer than any pause a process survives.
     journal_memory_s: Seconds = 600.0
-    #: http:// and private addresses. Only for development and tests; the egress guard of production refuses both.
+    #: http, local names, and every address and port. Only for development and tests; the egress guard refuses them otherwise.
     allow_insecure_endpoints: bool = False
+
+    # The egress guard (docs/operating/egress.md).
+    #: Ports that webhooks may be sent to.
+    egress_ports: tuple[Annotated[int, Field(gt=0, le=65535)], ...] = (443, 8443)
+    #: Networks that may be reached although they are private. With any, names of a local network are taken too: the addresses decide.
+    egress_allowed_networks: tuple[IPvAnyNetwork, ...] = ()
+    #: Networks that may not be reached although they are public, like the addresses under which this installation itself is reached.
+    egress_denied_networks: tuple[IPvAnyNetwork, ...] = ()
+    #: http://[user:password@]host:port of a forward proxy for all webhooks. It gets addresses, never names: they are checked here.
+    egress_proxy: SecretStr | None = None
+    #: PEM file of the certificate authorities that receivers are verified against, instead of the system's.
+    egress_ca_file: Path | None = None
+    #: From a name to its addresses. Part of the attempt's time, as is connecting to each of them, TLS included.
+    dns_timeout_s: Seconds = 3.0
+    connect_timeout_s: Seconds = 10.0
 
 
 class RebuildSettings(_Section):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from access import api_keys, endpoints, keys, organizations
+from access.egress import Rules
 from access.secrets import Keyring
 from runtime.clock import SYSTEM
 from runtime.postgres import connect
@@ -52,6 +53,6 @@ def make_endpoint(
         made, secret = endpoints.add(
             connection, Keyring.from_setting(settings.master_keys.get_secret_value()),
             ids.endpoint_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES)), organization=organization, mode=mode, url=url,
-            description="", event_types=event_types, random=os.urandom(endpoints.SECRET_BYTES), allow_insecure=True, actor=_ACTOR,
+            description="", event_types=event_types, random=os.urandom(endpoints.SECRET_BYTES), rules=Rules(insecure=True), actor=_ACTOR,
         )  # fmt: skip
     return made.id, secret

@@ -10,6 +10,7 @@ import pytest
 from psycopg import Connection
 
 from access import api_keys, endpoints, keys, organizations
+from access.egress import Rules
 from access.organizations import NotThere, Organization
 from access.secrets import Keyring, KeyringError
 from runtime import migrations
@@ -85,7 +86,7 @@ def make_endpoint(
         description="mine",
         event_types=types,
         random=os.urandom(endpoints.SECRET_BYTES),
-        allow_insecure=False,
+        rules=Rules(),
         actor=actor,
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from access import audit, endpoints
+from access import audit, egress, endpoints
 from access.secrets import Keyring
 from runtime.clock import SYSTEM
 from schemas import ids
@@ -39,7 +39,7 @@ def endpoint_add(
             description=description,
             event_types=event_type,
             random=os.urandom(endpoints.SECRET_BYTES),
-            allow_insecure=settings.delivery.allow_insecure_endpoints,
+            rules=egress.rules(settings),
             actor=audit.command_line_actor(),
         )
         show_one({**made._asdict(), "secret": secret}, json=json)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -152,10 +153,9 @@ async def live(
         await real_sleep(0)
         log.now_ms += max(1, round(seconds * 1000))
 
-    monkeypatch.setattr(attempt, "post", post)
     monkeypatch.setattr("delivery.partition.asyncio.sleep", sleep)
     guard = StallGuard(1e9)
-    context = Context(made, clock, bus, Known(), None, guard, {retry_topic(d): d for d in DELAYS_S}, "w")  # type: ignore[arg-type]
+    context = Context(made, clock, bus, Known(), SimpleNamespace(post=post), guard, {retry_topic(d): d for d in DELAYS_S}, "w")  # type: ignore[arg-type]
     checkpoint = read_checkpoint(log.committed[EVENTS_ACCEPTED][1])
     lanes = {
         topic: Lane(
