@@ -11,10 +11,11 @@ from psycopg import Connection
 from yarl import URL
 
 from access import audit, organizations
+from access.event_filters import check_event_types
 from access.secrets import Keyring
 from access.texts import one_line
 from runtime.sql import load
-from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, Mode
+from schemas.events import Mode
 from schemas.ids import EndpointId
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every signing secret starts with
@@ -22,8 +23,6 @@ SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every signing secret starts
 SECRET_BYTES: Final = 24
 _URL_CHARS_MAX: Final = 2_048
 _DESCRIPTION_CHARS_MAX: Final = 1_000
-_EVENT_TYPES_MAX: Final = 100
-_EVENT_TYPE: Final = re.compile(EVENT_TYPE_PATTERN)
 
 
 class Endpoint(NamedTuple):
@@ -66,16 +65,6 @@ def check_url(text: str, *, allow_insecure: bool) -> str:
 def _authority(text: str) -> str:
     """What stands between `//` and the path (RFC 3986 section 3.2). yarl drops an empty user name without a trace, so the text decides."""
     return re.split(r"[/?#]", text.split("//", 1)[-1], maxsplit=1)[0]
-
-
-def check_event_types(event_types: Sequence[str]) -> tuple[str, ...]:
-    """Types that an event can have, each once. Raises `ValueError`: an endpoint for any other would wait for ever."""
-    if len(event_types) > _EVENT_TYPES_MAX:
-        raise ValueError(f"an endpoint takes at most {_EVENT_TYPES_MAX} event types by name; with none it takes all")
-    for event_type in event_types:
-        if len(event_type) > EVENT_TYPE_CHARS_MAX or not _EVENT_TYPE.fullmatch(event_type):
-            raise ValueError(f"{event_type!r} is no event type: use letters, digits, _ and - in parts joined by dots, like order.created")
-    return tuple(dict.fromkeys(event_types))
 
 
 def secret_text(secret: bytes) -> str:

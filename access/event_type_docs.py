@@ -14,9 +14,6 @@ _LISTED: Final[dict[str, Any]] = {
     "created_at": "2026-11-24T02:31:23.155000Z", "updated_at": "2026-11-25T09:12:00.020000Z",
 }  # fmt: skip
 
-KEY_PARAMETER: Final[dict[str, Any]] = {
-    "parameters": [{"name": "X-API-Key", "in": "header", "required": True, "schema": {"type": "string"}}]
-}
 LISTED: Final[dict[str, Any]] = {"event_types": [_LISTED], "next": None}
 SHOWN: Final[dict[str, Any]] = {**_LISTED, "schema": _SCHEMA}
 CHANGED: Final[dict[str, Any]] = {**SHOWN, "warnings": [{"pointer": "/required", "change": "now required: amount"}]}
@@ -43,8 +40,3 @@ PUT_REQUEST: Final[dict[str, Any]] = {
         }
     },
 }  # fmt: skip
-
-
-def answer_of(status: int, description: str, example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` for one good answer."""
-    return {status: {"description": description, "content": {"application/json": {"schema": {"type": "object"}, "example": example}}}}

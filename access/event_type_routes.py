@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
-import anyio
-import anyio.to_thread
 import msgspec
-import psycopg
-import psycopg_pool
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from psycopg import Connection
 
 from access import event_types
-from access.auth import Principal
+from access.changes import UNSET, Unset
 from access.compatibility import Warned
-from access.event_type_docs import (
-    CHANGED,
-    KEY_PARAMETER,
-    LISTED,
-    PUT_REQUEST,
-    SHOWN,
-    VERSIONS,
-    answer_of,
-)
-from access.event_types import UNSET, EventType, LimitReached, Owner, TooManyChanges, Unset, Version
-from access.http import context_of, problem_responses
-from access.organizations import NotThere
-from access.schema_walk import SchemaError
+from access.event_type_docs import CHANGED, LISTED, PUT_REQUEST, SHOWN, VERSIONS
+from access.event_types import EventType, Version
+from access.http import problem_responses
+from access.integrator_desk import KEY_PARAMETER, READ_PROBLEMS, WRITE_PROBLEMS, Authenticate, IntegratorDesk, answer_of
 from runtime.clock import Clock
 from runtime.postgres import ThreadPool
 from schemas import problems
 from schemas.problems import ProblemError
 
-#: `(request, scope)` → who is asking, or a problem.
-Authenticate = Callable[[Request, str], Awaitable[Principal]]
 #: `(revocation version)` → whether the caches of all processes were told (see `access.epoch`).
 TellCaches = Callable[[int], bool]
 
@@ -45,12 +29,6 @@ MANAGE: Final = "event_types:manage"
 _READERS: Final = (MANAGE, "events:write", "inbox:read")
 #: A schema of the largest size, its description, and the JSON around both.
 BODY_BYTES_MAX: Final = 81_920
-#: Connections and threads of these routes.
-CONCURRENCY: Final = 4
-_READ_PROBLEMS: Final = (problems.MISSING_KEY, problems.INVALID_KEY, problems.FORBIDDEN, problems.UNAVAILABLE)
-_WRITE_PROBLEMS: Final = (*_READ_PROBLEMS, problems.RATE_LIMITED)
-
-T = TypeVar("T")
 
 
 class _PutBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,72 +39,19 @@ class _PutBody(msgspec.Struct, forbid_unknown_fields=True):
 _put_decoder = msgspec.json.Decoder(_PutBody)
 
 
-class _Desk:
-    """What the routes share: who asks, statements in threads, answers."""
-
-    def __init__(self, pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches, clock: Clock) -> None:
-        self._pool = pool
-        self._authenticate = authenticate
-        self._tell_caches = tell_caches
-        self._clock = clock
-        self._limiter = anyio.CapacityLimiter(CONCURRENCY)
-
-    async def manager(self, request: Request) -> tuple[Owner, str]:
-        """(whose catalogue, who is named in the audit log). Raises problems."""
-        return _owner(await self._authenticate(request, MANAGE))
-
-    async def reader(self, request: Request) -> Owner:
-        for scope in _READERS:
-            try:
-                return _owner(await self._authenticate(request, scope))[0]
-            except ProblemError as error:
-                if error.problem is not problems.FORBIDDEN:
-                    raise
-        raise ProblemError(problems.FORBIDDEN, f"This API key has none of the scopes {', '.join(_READERS)}. Use a key that has one.")
-
-    async def run(self, ask: Callable[[Connection[Any]], T], *, change: bool = False) -> T:
-        def in_thread() -> T:
-            with self._pool.connection() as connection:
-                return ask(connection)
-
-        try:
-            return await anyio.to_thread.run_sync(in_thread, limiter=self._limiter)
-        except (psycopg.OperationalError, psycopg_pool.PoolTimeout) as error:
-            what = "It is not known whether the change was made: ask, then make it again." if change else "Try again in a moment."
-            raise ProblemError(
-                problems.UNAVAILABLE, f"The event types cannot be reached right now. {what}", headers={"Retry-After": "2"}
-            ) from error
-        except NotThere as error:
-            raise ProblemError(problems.NOT_FOUND, f"{_sentence(error)}.") from None
-        except SchemaError as error:
-            members = {"pointer": error.pointer, "field": "schema"}
-            raise ProblemError(problems.INVALID_REQUEST, f"{_sentence(error)}.", members=members) from None
-        except TooManyChanges as error:
-            raise ProblemError(problems.RATE_LIMITED, f"{_sentence(error)}.", headers={"Retry-After": "60"}) from None
-        except (LimitReached, ValueError) as error:
-            raise ProblemError(problems.INVALID_REQUEST, f"{_sentence(error)}.") from None
-
-    async def told(self, version: int) -> None:
-        """Not being told costs other processes seconds, so the answer does not depend on it."""
-        await anyio.to_thread.run_sync(self._tell_caches, version, limiter=self._limiter)
-
-    def headers(self, request: Request) -> dict[str, str]:
-        return {"X-Request-Id": context_of(request.headers.raw, self._clock).request_id, "Cache-Control": "no-store"}
-
-    def answer(self, request: Request, status: int, document: dict[str, Any], more: dict[str, str] | None = None) -> Response:
-        body = msgspec.json.encode(document)
-        return Response(body, status, {**self.headers(request), **(more or {})}, media_type="application/json")
-
-
 def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches, clock: Clock) -> APIRouter:
     """The routes. `pool` is open while they serve."""
     routes = APIRouter(tags=["event types"])
-    desk = _Desk(pool, authenticate, tell_caches, clock)
+    desk = IntegratorDesk(pool, authenticate, clock, what="event types", manage=MANAGE, readers=_READERS)
+
+    async def told(version: int) -> None:
+        """Not being told costs other processes seconds, so the answer does not depend on it."""
+        await desk.tell(tell_caches, version)
 
     @routes.get(
         "/event-types",
         summary="List event types by name",
-        responses={**answer_of(200, "A page", LISTED), **problem_responses(problems.INVALID_PARAMETER, *_READ_PROBLEMS)},
+        responses={**answer_of(200, "A page", LISTED), **problem_responses(problems.INVALID_PARAMETER, *READ_PROBLEMS)},
         openapi_extra=KEY_PARAMETER,
     )
     async def listed(
@@ -134,7 +59,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         limit: Annotated[int, Query(ge=1, le=event_types.PAGE_MAX)] = 100,
         after: Annotated[str, Query(max_length=256, description="The last name of the page before: `next` of its answer.")] = "",
     ) -> Response:
-        owner = await desk.reader(request)
+        owner, _ = await desk.reader(request)
         page, more = await desk.run(lambda connection: event_types.list_page(connection, owner, after=_text(after), limit=limit))
         document = {"event_types": [_shown(one, schema=False) for one in page], "next": page[-1].type if more else None}
         return desk.answer(request, 200, document)
@@ -142,11 +67,11 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
     @routes.get(
         "/event-types/{event_type}",
         summary="An event type and the schema its payloads must match",
-        responses={**answer_of(200, "The event type", SHOWN), **problem_responses(problems.NOT_FOUND, *_READ_PROBLEMS)},
+        responses={**answer_of(200, "The event type", SHOWN), **problem_responses(problems.NOT_FOUND, *READ_PROBLEMS)},
         openapi_extra=KEY_PARAMETER,
     )
     async def shown(request: Request, event_type: str) -> Response:
-        owner = await desk.reader(request)
+        owner, _ = await desk.reader(request)
         found = await desk.run(lambda connection: event_types.get(connection, owner, _text(event_type)))
         return desk.answer(request, 200, _shown(found, schema=True))
 
@@ -155,7 +80,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         summary="Every schema the type ever had, newest first",
         responses={
             **answer_of(200, "A page", VERSIONS),
-            **problem_responses(problems.NOT_FOUND, problems.INVALID_PARAMETER, *_READ_PROBLEMS),
+            **problem_responses(problems.NOT_FOUND, problems.INVALID_PARAMETER, *READ_PROBLEMS),
         },
         openapi_extra=KEY_PARAMETER,
     )
@@ -165,7 +90,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         limit: Annotated[int, Query(ge=1, le=event_types.VERSIONS_PAGE_MAX)] = 20,
         before: Annotated[int, Query(ge=1, le=2**31 - 1, description="Versions below this one: `next` of the page before.")] = 2**31 - 1,
     ) -> Response:
-        owner = await desk.reader(request)
+        owner, _ = await desk.reader(request)
         found, more = await desk.run(
             lambda connection: event_types.versions(connection, owner, _text(event_type), before=before, limit=limit)
         )
@@ -184,7 +109,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
                 problems.UNSUPPORTED_MEDIA_TYPE,
                 problems.BODY_TOO_LARGE,
                 problems.INVALID_REQUEST,
-                *_WRITE_PROBLEMS,
+                *WRITE_PROBLEMS,
             ),
         },
         openapi_extra={**KEY_PARAMETER, "requestBody": PUT_REQUEST},
@@ -198,7 +123,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         )
         document = {**_shown(change.event_type, schema=True), "warnings": [_warning(one) for one in change.warnings]}
         if change.revocation_version is not None:
-            await desk.told(change.revocation_version)
+            await told(change.revocation_version)
         located = {"Location": f"/event-types/{event_type}"} if change.created else {}
         return desk.answer(request, 201 if change.created else 200, document, located)
 
@@ -208,23 +133,16 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         status_code=204,
         responses={
             204: {"description": "It is gone; its schema versions are kept"},
-            **problem_responses(problems.NOT_FOUND, *_WRITE_PROBLEMS),
+            **problem_responses(problems.NOT_FOUND, *WRITE_PROBLEMS),
         },
         openapi_extra=KEY_PARAMETER,
     )
     async def delete(request: Request, event_type: str) -> Response:
         owner, actor = await desk.manager(request)
-        await desk.told(
-            await desk.run(lambda connection: event_types.delete(connection, owner, _text(event_type), actor=actor), change=True)
-        )
+        await told(await desk.run(lambda connection: event_types.delete(connection, owner, _text(event_type), actor=actor), change=True))
         return Response(status_code=204, headers=desk.headers(request))
 
     return routes
-
-
-def _owner(principal: Principal) -> tuple[Owner, str]:
-    """(whose catalogue, who is named in the audit log)."""
-    return Owner(principal.organization, principal.mode), f"key:{principal.key_id}"
 
 
 def _text(name: str) -> str:
@@ -289,8 +207,3 @@ def _version(version: Version) -> dict[str, Any]:
 
 def _warning(warned: Warned) -> dict[str, str]:
     return warned._asdict()
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 import psycopg_pool
 
+from access import endpoint_schedules, event_filters
 from access.secrets import Keyring
 from runtime.clock import Clock
 from runtime.postgres import Pool
@@ -25,26 +27,43 @@ _PAUSE_FIRST_S: Final = 0.1
 _PAUSE_MAX_S: Final = 5.0
 
 
+class LegacySignature(NamedTuple):
+    """A signature in another sender's form, besides the standard one: the header's name and the scheme's (`delivery.sign`)."""
+
+    header: str
+    scheme: str
+
+
 class Endpoint(NamedTuple):
+    """`schedule_s`: pauses before attempts 2, 3, …, whatever name they go by. None elsewhere: what the worker is set to."""
+
     id: EndpointId
     organization: str
     mode: str
     url: str
     event_types: tuple[str, ...] | None
     secrets: tuple[bytes, ...]
+    headers: Mapping[str, str] = MappingProxyType({})
+    rate_per_minute: int | None = None
+    concurrency: int | None = None
+    schedule_s: tuple[float, ...] = ()
+    deadline_s: float | None = None
+    legacy_signature: LegacySignature | None = None
 
     def takes(self, event_type: str) -> bool:
-        return self.event_types is None or event_type in self.event_types
+        return event_filters.takes(self.event_types, event_type)
 
 
 class Endpoints:
     """Look-ups of one worker. Every method waits for Postgres as long as it takes: our outage costs an endpoint no attempt."""
 
-    def __init__(self, pool: Pool, keyring: Keyring, clock: Clock, worker: str) -> None:
+    def __init__(self, pool: Pool, keyring: Keyring, clock: Clock, worker: str, schedule_s: Sequence[float]) -> None:
+        """`schedule_s`: the pauses of endpoints that have chosen no schedule."""
         self._pool = pool
         self._keyring = keyring
         self._clock = clock
         self._worker = worker
+        self._schedule_s = tuple(schedule_s)
         self._cache: dict[EndpointId, tuple[float, Endpoint | None]] = {}
 
     async def of(self, owners: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Endpoint]]:
@@ -88,9 +107,26 @@ class Endpoints:
             sealed = await connection.execute(load("delivery", "secrets_of"), {"ids": [row[0] for row in rows]})
             for endpoint, ciphertext, master_key_id in await sealed.fetchall():
                 secrets.setdefault(endpoint, []).append(self._keyring.decrypt(master_key_id, bytes(ciphertext), endpoint.encode()))
-            return [Endpoint._make((*row[:4], tuple(row[4]) if row[4] else None, tuple(secrets.get(row[0], ())))) for row in rows]
+            return [self._endpoint(row, secrets.get(row[0], ())) for row in rows]
 
         return await self._until_postgres_answers(find)
+
+    def _endpoint(self, row: Sequence[Any], secrets: Sequence[bytes]) -> Endpoint:
+        organization, mode, url, event_types, headers, rate_per_minute, concurrency, schedule, schedule_s, deadline_s, legacy = row[1:]
+        return Endpoint(
+            row[0],
+            organization,
+            mode,
+            url,
+            tuple(event_types) if event_types else None,
+            tuple(secrets),
+            headers,
+            rate_per_minute,
+            concurrency,
+            endpoint_schedules.resolve(schedule, schedule_s, self._schedule_s),
+            deadline_s,
+            None if legacy is None else LegacySignature(legacy["header"], legacy["scheme"]),
+        )
 
     async def _until_postgres_answers(self, work: Callable[[Any], Awaitable[T]]) -> T:
         pause_s = _PAUSE_FIRST_S

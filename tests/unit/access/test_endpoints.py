@@ -5,7 +5,7 @@ import base64
 import pytest
 from standardwebhooks import Webhook
 
-from access.endpoints import check_event_types, check_url, secret_text
+from access.endpoints import check_url, secret_text
 
 
 @pytest.mark.parametrize(
@@ -75,22 +75,6 @@ def test_http_is_allowed_only_where_insecure_endpoints_are_and_nothing_else_is()
     for url in ("ftp://example.com/", "http://user@example.com/", "http:///x", "http://example.com:0/"):
         with pytest.raises(ValueError, match=r"the URL|port 0"):
             check_url(url, allow_insecure=True)
-
-
-def test_event_types_keep_their_order_and_lose_repetitions() -> None:
-    assert check_event_types(["order.created", "a", "order.created"]) == ("order.created", "a")
-
-
-@pytest.mark.parametrize("event_type", ["", "not a type", "a..b", ".a", "a.", "a\n", "é", "*", "order.*", "a" * 257])
-def test_an_event_type_that_no_event_can_have_is_refused(event_type: str) -> None:
-    with pytest.raises(ValueError, match="is no event type"):
-        check_event_types(["fine", event_type])
-
-
-def test_an_endpoint_takes_a_bounded_number_of_event_types() -> None:
-    assert len(check_event_types([f"t{number}" for number in range(100)])) == 100
-    with pytest.raises(ValueError, match="at most 100"):
-        check_event_types([f"t{number}" for number in range(101)])
 
 
 def test_the_secret_is_what_a_standard_webhooks_library_takes() -> None:
