@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 import aiohttp
 
+from delivery.ours import is_ours
+from delivery.policy import LOCAL
 from runtime.settings import DeliverySettings
 
 #: Connections to one host and in all; the semaphores of the worker are the real bound.
@@ -18,17 +20,23 @@ _READ_BYTES: Final = 16_384
 
 
 class Result(NamedTuple):
-    """`status` is None when no answer came; then `error` is a class of `schemas.deliveries.Attempted`. `response`: first bytes of it."""
+    """`status` is None when no answer came; then `error` is a class of `schemas.deliveries.Attempted`. `response`: first bytes of it.
+
+    `retry_after`: that header's value, as it came.
+    """
 
     status: int | None
     error: str | None
     response: bytes
+    retry_after: str | None = None
 
 
 def session(settings: DeliverySettings) -> aiohttp.ClientSession:
     """The one session of a worker: no cookies, no proxy or credentials from the environment, answers taken as they come."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=settings.concurrency, limit_per_host=_CONNECTIONS_PER_HOST_MAX, ttl_dns_cache=_DNS_CACHE_S),
+        connector=aiohttp.TCPConnector(
+            limit=settings.concurrency + settings.slow_concurrency, limit_per_host=_CONNECTIONS_PER_HOST_MAX, ttl_dns_cache=_DNS_CACHE_S
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,
@@ -45,20 +53,20 @@ async def post(client: aiohttp.ClientSession, settings: DeliverySettings, url: s
         async with asyncio.timeout(settings.attempt_timeout_s):
             async with client.post(url, data=content, headers=headers, allow_redirects=False) as answer:
                 kept = await _read(answer, settings)
-                status = answer.status
-        return Result(status, None if 200 <= status <= 299 else "status", kept)
+                status, retry_after = answer.status, answer.headers.get("Retry-After")
+        return Result(status, None if 200 <= status <= 299 else "status", kept, retry_after)
     except TimeoutError:
         return Result(None, "timeout", b"")
-    except aiohttp.ClientConnectorDNSError:
-        return Result(None, "dns", b"")
+    except aiohttp.ClientConnectorDNSError as error:
+        return Result(None, LOCAL if is_ours(error) else "dns", b"")
     except (aiohttp.ClientSSLError, ssl.SSLError):
         return Result(None, "tls", b"")
-    except aiohttp.ClientConnectorError:
-        return Result(None, "connect", b"")
+    except aiohttp.ClientConnectorError as error:
+        return Result(None, LOCAL if is_ours(error) else "connect", b"")
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
         return Result(None, "reset", b"")
-    except (aiohttp.ClientError, ValueError, OSError):
-        return Result(None, "protocol", b"")
+    except (aiohttp.ClientError, ValueError, OSError) as error:
+        return Result(None, LOCAL if is_ours(error) else "protocol", b"")
 
 
 async def _read(answer: aiohttp.ClientResponse, settings: DeliverySettings) -> bytes:

@@ -1,7 +1,8 @@
 """The circuit breaker of one endpoint: whether an attempt would be made for nothing. Pure; times in Unix ms.
 
-*Closed*: attempts go on. It opens after so many failures in a row, or when too large a part of a window's attempts failed. *Open*: nothing is
-attempted until its time is over. *Half open*: one attempt is let through as a probe. Its failure opens again for longer, its success closes.
+*Closed*: attempts go on. It opens after so many failures in a row, or when too large a part of a window's attempts failed. *Open*: nothing
+is attempted until its time is over. *Half open*: one attempt is let through as a probe. Its failure opens again for longer, its success
+closes.
 
 A success always closes, whoever made it: the endpoint answers. A failure that ends while the breaker is open is of an attempt begun
 before, and tells nothing new. The state lives in the memory of the endpoint's one owner; a new owner learns it again.

@@ -49,6 +49,8 @@ class Endpoint(NamedTuple):
     schedule_s: tuple[float, ...] = ()
     deadline_s: float | None = None
     legacy_signature: LegacySignature | None = None
+    enabled: bool = True
+    failing_since_ms: int | None = None
 
     def takes(self, event_type: str) -> bool:
         return event_filters.takes(self.event_types, event_type)
@@ -67,7 +69,7 @@ class Endpoints:
         self._cache: dict[EndpointId, tuple[float, Endpoint | None]] = {}
 
     async def of(self, owners: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Endpoint]]:
-        """Enabled endpoints by (organization, mode): one query for a batch of events, always fresh."""
+        """Endpoints by (organization, mode), disabled ones too: one query for a batch of events, always fresh."""
         wanted = sorted(set(owners))
         if not wanted:
             return {}
@@ -75,7 +77,7 @@ class Endpoints:
         found: dict[tuple[str, str], list[Endpoint]] = {}
         for endpoint in await self._find("endpoints_of", values):
             found.setdefault((endpoint.organization, endpoint.mode), []).append(endpoint)
-            self._remember(endpoint.id, endpoint)
+            self._remember(endpoint.id, endpoint if endpoint.enabled else None)
         return found
 
     async def get(self, endpoint_id: EndpointId) -> Endpoint | None:
@@ -88,12 +90,35 @@ class Endpoints:
         self._remember(endpoint_id, endpoint)
         return endpoint
 
-    async def disable_gone(self, endpoint_id: EndpointId) -> None:
-        async def disable(connection: Any) -> None:
-            await connection.execute(load("delivery", "disable_gone"), {"id": endpoint_id, "actor": f"delivery:{self._worker}"})
+    async def disable_gone(self, endpoint_id: EndpointId) -> bool:
+        """Whether it was enabled until now."""
+        return await self._change("disable_gone", endpoint_id)
 
-        await self._until_postgres_answers(disable)
+    async def note_failing(self, endpoint_id: EndpointId, since_ms: int) -> None:
+        """The first failure after a success. An earlier one that is noted stays."""
+        await self._change("note_failing", endpoint_id, since_ms=since_ms)
+
+    async def note_recovered(self, endpoint_id: EndpointId) -> None:
+        await self._change("note_recovered", endpoint_id)
+
+    async def is_failing_since(self, endpoint_id: EndpointId, since_ms: int) -> bool:
+        """Whether it is enabled and noted as failing since then or longer."""
+        return bool(await self._find("endpoints_failing", {"ids": [endpoint_id], "since_ms": since_ms}))
+
+    async def disable_failing(self, endpoint_id: EndpointId, since_ms: int) -> bool:
+        """Whether it was enabled until now, and noted as failing since then or longer."""
+        return await self._change("disable_failing", endpoint_id, since_ms=since_ms)
+
+    async def _change(self, statement: str, endpoint_id: EndpointId, **values: Any) -> bool:
+        """One statement with its audit row, where it has one; whether it changed anything."""
+
+        async def change(connection: Any) -> bool:
+            done = await connection.execute(load("delivery", statement), {"id": endpoint_id, "actor": f"delivery:{self._worker}", **values})
+            return bool(done.rowcount > 0)
+
+        changed = await self._until_postgres_answers(change)
         self._cache.pop(endpoint_id, None)
+        return changed
 
     def _remember(self, endpoint_id: EndpointId, endpoint: Endpoint | None) -> None:
         if len(self._cache) >= _CACHED_MAX:
@@ -112,7 +137,8 @@ class Endpoints:
         return await self._until_postgres_answers(find)
 
     def _endpoint(self, row: Sequence[Any], secrets: Sequence[bytes]) -> Endpoint:
-        organization, mode, url, event_types, headers, rate_per_minute, concurrency, schedule, schedule_s, deadline_s, legacy = row[1:]
+        organization, mode, url, event_types, headers, rate_per_minute, concurrency, schedule, schedule_s, deadline_s, legacy = row[1:12]
+        enabled, failing_since_ms = row[12:]
         return Endpoint(
             row[0],
             organization,
@@ -126,6 +152,8 @@ class Endpoints:
             endpoint_schedules.resolve(schedule, schedule_s, self._schedule_s),
             deadline_s,
             None if legacy is None else LegacySignature(legacy["header"], legacy["scheme"]),
+            enabled,
+            failing_since_ms,
         )
 
     async def _until_postgres_answers(self, work: Callable[[Any], Awaitable[T]]) -> T:

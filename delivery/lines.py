@@ -2,8 +2,8 @@
 
 Attempts at once begin low, grow by one per round of successes and halve at each failure (additive increase, multiplicative decrease), so
 a failing endpoint holds one slot. Waiting is bounded in time: whoever would wait longer than `wait_max_s`, judged by how long attempts
-take (the one under way longest included), does not fit. Room is bounded too, and its last quarter is kept for work that was put off before, so that
-fresh work never starves it.
+take (the one under way longest included), does not fit. Room is bounded too, and its last quarter is kept for work that was put off
+before, so that fresh work never starves it.
 """
 
 from __future__ import annotations

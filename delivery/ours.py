@@ -1,4 +1,5 @@
-"""Which failures are our own: the network of this machine, its files, its resolver. They cost no attempt and tell nothing of an endpoint. Pure."""
+"""Which failures are our own: the network of this machine, its files, its resolver. They cost no attempt and tell nothing of an endpoint.
+Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""An endpoint's own rate: each delivery gets a turn, in order, and what must wait for its turn is put off until then. Pure; times in Unix ms.
+"""An endpoint's own rate: each delivery gets a turn, in order, and what must wait for its turn is put off until then. Pure; times in Unix
+ms.
 
-A token bucket written as turns (the generic cell rate algorithm, ITU-T I.371): turns are one interval apart, and a turn may be used from its time on
-until the grace is over. Unused turns of the last `grace_ms` are the bucket's burst. So within any window of length w at most
+A token bucket written as turns (the generic cell rate algorithm, ITU-T I.371): turns are one interval apart, and a turn may be used from
+its time on until the grace is over. Unused turns of the last `grace_ms` are the bucket's burst. So within any window of length w at most
 `(w + grace) / interval + 1` deliveries start.
 """
 

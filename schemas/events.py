@@ -20,6 +20,8 @@ MODES: Final[tuple[Mode, ...]] = ("live", "test")
 #: An event type: segments of letters, digits, `_` and `-` joined by dots (CloudEvents 1.0 advises reverse DNS; Svix's set of characters).
 EVENT_TYPE_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 EVENT_TYPE_CHARS_MAX: Final = 256
+#: What happens to an organization's endpoints is told to it as events of these types (`delivery.operational`). No producer may send them.
+RESERVED_TYPES: Final = "triggers."
 SUBJECT_CHARS_MAX: Final = 256
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 
@@ -98,3 +100,7 @@ class Ack(Struct, frozen=True, kw_only=True):
     organization: OrganizationIdField
     mode: Mode
     ids: Annotated[list[EventIdField], Meta(min_length=1, max_length=100)]
+
+
+def is_reserved(event_type: str) -> bool:
+    return event_type.startswith(RESERVED_TYPES)
