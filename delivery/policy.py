@@ -20,7 +20,9 @@ GONE: Final = 410
 #: The error class of failures that are our own (`delivery.ours`).
 LOCAL: Final = "local"
 
-_SECONDS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+_SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
+#: Digits of a number of seconds that are looked at: more are as good as for ever.
+_DIGITS: Final = 15
 #: A Retry-After and a jitter together never make a pause longer than this many times itself.
 _PAUSES_MAX: Final = 2
 
@@ -56,7 +58,7 @@ def retry_after_ms(value: str | None, now_ms: int) -> int | None:
         return None
     text = value.strip()
     if _SECONDS.fullmatch(text):
-        return int(text) * 1000
+        return int(text[:_DIGITS]) * 1000
     try:
         at = parsedate_to_datetime(text)
         if at.tzinfo is None:

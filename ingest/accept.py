@@ -14,7 +14,15 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas import strict
-from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, IDEMPOTENCY_KEY_CHARS_MAX, SUBJECT_CHARS_MAX, Attribute
+from schemas.events import (
+    EVENT_TYPE_CHARS_MAX,
+    EVENT_TYPE_PATTERN,
+    IDEMPOTENCY_KEY_CHARS_MAX,
+    RESERVED_TYPES,
+    SUBJECT_CHARS_MAX,
+    Attribute,
+    is_reserved,
+)
 from schemas.keys import base64_fingerprint, fingerprint, native_dedup_key
 from schemas.problems import INVALID_EVENT, MALFORMED_JSON, PAYLOAD_TOO_LARGE, ProblemError
 
@@ -88,6 +96,8 @@ def draft(
     """Checks what every format has in common. Raises the problem `invalid-event`."""
     if not _TYPE.match(event_type) or len(event_type) > EVENT_TYPE_CHARS_MAX or event_type.endswith("\n"):
         raise invalid("type", f"must be letters, digits, `_` and `-` in parts joined by dots, at most {EVENT_TYPE_CHARS_MAX} characters")
+    if is_reserved(event_type):
+        raise invalid("type", f"may not begin with {RESERVED_TYPES}: such events are told by this service. Choose another name")
     check_text("subject", subject, SUBJECT_CHARS_MAX)
     if occurred_at is not None and not _is_time(occurred_at):
         raise invalid(time_field, "must be a time with its zone as in RFC 3339: 2026-11-24T02:31:23Z")

@@ -1,4 +1,6 @@
-"""The delivery fold: plans and attempts as journalled. The first plan of an event and the first record of an attempt stay."""
+"""The delivery fold: plans, what they hold back, and attempts as journalled. The first plan of an event and the first record of an
+attempt stay.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from schemas.topics import DELIVERIES_ATTEMPTS
 
 
 class Plan(NamedTuple):
-    """A row of `plans`, without its partition: one endpoint of a plan."""
+    """A row of `plans` or of `held`, without its partition: one endpoint of a plan."""
 
     organization: str
     mode: str
@@ -46,14 +48,20 @@ class Attempt(NamedTuple):
     dead_reason: str | None
 
 
-def fold(records: Iterable[tuple[Record, JournalRecord]]) -> tuple[list[Plan], list[Attempt]]:
-    planned: dict[tuple[str, str, str], list[Plan]] = {}
+class Rows(NamedTuple):
+    plans: list[Plan]
+    held: list[Plan]
+    attempts: list[Attempt]
+
+
+def fold(records: Iterable[tuple[Record, JournalRecord]]) -> Rows:
+    planned: dict[tuple[str, str, str], tuple[list[Plan], list[Plan]]] = {}
     attempts: dict[tuple[str, str, str, str, int], Attempt] = {}
     for record, entry in records:
         if isinstance(entry, Planned):
             planned.setdefault(
                 (entry.organization, entry.mode, entry.event_id),
-                [Plan(entry.organization, entry.mode, entry.event_id, e, record.offset) for e in sorted(set(entry.endpoint_ids))],
+                (_rows(entry, entry.endpoint_ids, record.offset), _rows(entry, entry.held, record.offset)),
             )
             continue
         retry = entry.next if isinstance(entry.next, Retry) else None
@@ -64,15 +72,25 @@ def fold(records: Iterable[tuple[Record, JournalRecord]]) -> tuple[list[Plan], l
             "retry" if retry else "dead" if dead else None, retry.not_before_ms if retry else None, dead.reason if dead else None,
         )  # fmt: skip
         attempts.setdefault(row[:5], row)
-    return [plan for key in sorted(planned) for plan in planned[key]], [attempts[key] for key in sorted(attempts)]
+    return Rows(
+        [plan for key in sorted(planned) for plan in planned[key][0]],
+        [held for key in sorted(planned) for held in planned[key][1]],
+        [attempts[key] for key in sorted(attempts)],
+    )
+
+
+def _rows(entry: Planned, endpoint_ids: Iterable[str], offset: int) -> list[Plan]:
+    return [Plan(entry.organization, entry.mode, entry.event_id, endpoint, offset) for endpoint in sorted(set(endpoint_ids))]
 
 
 async def write(connection: Connection, partition: int, decoded: Decoded, old: int, new: int) -> None:
     """One transaction. Raises `projections.offsets.Fenced`."""
     async with moving(connection, DELIVERIES_ATTEMPTS, partition, old, new):
-        plans, attempts = fold(decoded.records)
+        plans, held, attempts = fold(decoded.records)
         if plans:
             await connection.execute(load("projections", "insert_plans"), {**columns(Plan._fields, plans), "partition": partition})
+        if held:
+            await connection.execute(load("projections", "insert_held"), {**columns(Plan._fields, held), "partition": partition})
         if attempts:
             await connection.execute(load("projections", "insert_attempts"), {**columns(Attempt._fields, attempts), "partition": partition})
 
