@@ -101,13 +101,13 @@ class Endpoints:
     async def note_recovered(self, endpoint_id: EndpointId) -> None:
         await self._change("note_recovered", endpoint_id)
 
-    async def is_failing_since(self, endpoint_id: EndpointId, since_ms: int) -> bool:
-        """Whether it is enabled and noted as failing since then or longer."""
-        return bool(await self._find("endpoints_failing", {"ids": [endpoint_id], "since_ms": since_ms}))
+    async def fails_since(self, endpoint_id: EndpointId, before_ms: int) -> bool:
+        """Whether it is enabled and noted as failing since before then."""
+        return bool(await self._find("endpoints_failing", {"ids": [endpoint_id], "before_ms": before_ms}))
 
-    async def disable_failing(self, endpoint_id: EndpointId, since_ms: int) -> bool:
-        """Whether it was enabled until now, and noted as failing since then or longer."""
-        return await self._change("disable_failing", endpoint_id, since_ms=since_ms)
+    async def disable_failing(self, endpoint_id: EndpointId, before_ms: int) -> bool:
+        """Whether it was enabled until now, and noted as failing since before then."""
+        return await self._change("disable_failing", endpoint_id, before_ms=before_ms)
 
     async def _change(self, statement: str, endpoint_id: EndpointId, **values: Any) -> bool:
         """One statement with its audit row, where it has one; whether it changed anything."""

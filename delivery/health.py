@@ -74,13 +74,14 @@ class Health:
             gate.announced = True
             await self._tell(event_type, operational.failing(made, since_ms))
             ENDPOINT_CHANGES.labels("failing").inc()
-        if now_ms - since_ms >= self._context.settings.disable_after_s * 1000:
-            await self._disable(gate, event_type, made, since_ms)
+        before_ms = now_ms - round(self._context.settings.disable_after_s * 1000)
+        if since_ms <= before_ms:
+            await self._disable(gate, event_type, made, since_ms, before_ms)
 
-    async def _disable(self, gate: Gate, event_type: str, made: Attempted, since_ms: int) -> None:
-        if await self._context.endpoints.is_failing_since(made.endpoint_id, since_ms):
+    async def _disable(self, gate: Gate, event_type: str, made: Attempted, since_ms: int, before_ms: int) -> None:
+        if await self._context.endpoints.fails_since(made.endpoint_id, before_ms):
             await self._tell(event_type, operational.disabled(made, "failing", since_ms))
-            if await self._context.endpoints.disable_failing(made.endpoint_id, since_ms):
+            if await self._context.endpoints.disable_failing(made.endpoint_id, before_ms):
                 ENDPOINT_CHANGES.labels("disabled").inc()
         # Disabled now, or enabled again by somebody: what comes after begins anew.
         gate.failing_since_ms, gate.announced, gate.noted, gate.noted_at_ms = None, False, False, None

@@ -1,7 +1,7 @@
 -- An endpoint that has failed for too long is disabled, with its audit row, in one statement.
 WITH disabled AS (
     UPDATE control.endpoints SET enabled = false, disabled_reason = 'failing', disabled_at = now(), updated_at = now()
-    WHERE id = %(id)s AND enabled AND failing_since <= to_timestamp(%(since_ms)s::float8 / 1000)
+    WHERE id = %(id)s AND enabled AND failing_since <= to_timestamp(%(before_ms)s::float8 / 1000)
     RETURNING id, organization, failing_since
 )
 INSERT INTO control.audit_log (actor, action, organization, target, detail)
