@@ -5,7 +5,8 @@ import base64
 import pytest
 from standardwebhooks import Webhook
 
-from access.endpoints import check_url, secret_text
+from access.endpoint_secrets import secret_text
+from access.endpoint_urls import check_url
 
 
 @pytest.mark.parametrize(
