@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from delivery import attempt, delays, policy, sign
+from delivery import attempt, delays, policy, requests, sign
 from delivery.context import Context, Task
 from delivery.endpoints import Endpoint
 from delivery.journal import Journal, Leg, Source
@@ -242,14 +242,11 @@ class PartitionWorker:
             result, following = attempt.Result(None, "endpoint_missing", b""), Dead(reason="endpoint_missing")
         else:
             content = sign.body(event)
-            headers = {
-                "Content-Type": "application/json",
-                **sign.headers(event.id, started_at_ms // 1000, content, endpoint.secrets),
-                **{name: (value or b"").decode("latin-1") for name, value in task.headers if name == HEADER_TRACEPARENT},
-            }
-            result = await attempt.post(context.client, context.settings, endpoint.url, content, headers)
+            headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers)
+            deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s
+            result = await attempt.post(context.client, context.settings, endpoint.url, content, headers, deadline_s)
             ended_at_ms = started_at_ms + round((context.clock.monotonic_s() - began_s) * 1000)
-            following = policy.follow_up(result.status, task.attempt, ended_at_ms, context.settings.schedule_s)
+            following = policy.follow_up(result.status, task.attempt, ended_at_ms, endpoint.schedule_s)
         return Attempted(
             v=SCHEMA_VERSION,
             event_id=event.id,

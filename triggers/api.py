@@ -29,6 +29,7 @@ from ingest.append import Appender
 from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservations
 from ingest.routes import PostBatch, PostEvents
+from projections import endpoint_routes as attempt_routes
 from projections.pending import PendingLook
 from projections.reading import Reading
 from projections.routes import router
@@ -130,6 +131,7 @@ def make_api(settings: Settings) -> Application:
             router(reading, authenticator.request, clock),
             event_type_routes.router(control, authenticator.request, partial(tell_caches, settings.redis), clock),
             endpoint_routes.router(control, authenticator.request, keyring, Rules.of(settings), clock),
+            attempt_routes.router(reading, authenticator.request, clock),
             operator_router(desk, clock),
         ],
         version=version("triggers-on-kafka"),

@@ -101,12 +101,11 @@ class Known:
     """Endpoints that always exist."""
 
     async def of(self, owners: Any) -> dict[tuple[str, str], list[Endpoint]]:
-        return {
-            owner: [Endpoint(e, ORGANIZATION, "live", f"http://receiver/{e}", None, (b"x" * 24,)) for e in ENDPOINTS] for owner in owners
-        }
+        return {owner: [await self.get(endpoint_id) for endpoint_id in ENDPOINTS] for owner in owners}
 
     async def get(self, endpoint_id: Any) -> Endpoint:
-        return Endpoint(endpoint_id, ORGANIZATION, "live", f"http://receiver/{endpoint_id}", None, (b"x" * 24,))
+        url, secrets = f"http://receiver/{endpoint_id}", (b"x" * 24,)
+        return Endpoint(endpoint_id, ORGANIZATION, "live", url, None, secrets, schedule_s=SCHEDULE_S)
 
     async def disable_gone(self, _: Any) -> None: ...
 
@@ -137,7 +136,7 @@ async def live(
     log: Log, lives: int, *, after: bool, commits: bool, statuses: Sequence[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One life of the partition's owner: take over, work until nothing moves or it dies, commit now and then."""
-    made = Settings(delivery=DeliverySettings(delays_s=DELAYS_S, schedule_s=SCHEDULE_S, journal_memory_s=0.001))
+    made = Settings(delivery=DeliverySettings(delays_s=DELAYS_S, journal_memory_s=0.001))
     clock, bus = Clock(log), DyingBus(log, lives, after=after)
     outcomes = iter(statuses)
 
