@@ -28,6 +28,8 @@ from schemas.ids import ENDPOINT_ID_PATTERN, EndpointId
 #: Of an organization: every change is a row of the audit log.
 CHANGES_PER_MINUTE_MAX: Final = 120
 PAGE_MAX: Final = 100
+#: In the same words for one that is another's, was deleted, or never was.
+NOT_THERE: Final = "there is no such endpoint: check the id, and that the key is of the right organization and mode"
 DisabledBy = Literal["owner", "operator"]
 _ID: Final = re.compile(ENDPOINT_ID_PATTERN)
 _ALL: Final = {"organization": None, "mode": None}
@@ -101,11 +103,11 @@ def add(
 
 
 def get(connection: Connection[Any], owner: Owner | None, endpoint: str) -> Endpoint:
-    """Raises `NotThere`, in the same words for one that is another's, was deleted, or never was."""
+    """Raises `NotThere`."""
     values = {"id": endpoint, **(_ALL if owner is None else owner._asdict())}
     row = connection.execute(load("access", "find_endpoint"), values).fetchone() if _possible(endpoint) else None
     if row is None:
-        raise NotThere("there is no such endpoint: check the id, and that the key is of the right organization and mode")
+        raise NotThere(NOT_THERE)
     return _endpoint(row)
 
 
