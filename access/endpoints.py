@@ -29,7 +29,7 @@ from schemas.ids import ENDPOINT_ID_PATTERN, EndpointId
 CHANGES_PER_MINUTE_MAX: Final = 120
 PAGE_MAX: Final = 100
 #: In the same words for one that is another's, was deleted, or never was.
-NOT_THERE: Final = "there is no such endpoint: check the id, and that the key is of the right organization and mode"
+NOT_THERE: Final = "there is no such endpoint: list them to see which there are"
 DisabledBy = Literal["owner", "operator"]
 _ID: Final = re.compile(ENDPOINT_ID_PATTERN)
 _ALL: Final = {"organization": None, "mode": None}
