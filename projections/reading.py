@@ -13,6 +13,7 @@ import psycopg_pool
 from confluent_kafka import KafkaException
 from msgspec import Raw
 
+from access.endpoints import NOT_THERE
 from projections import acks, cursors, endpoint_attempts, queries
 from projections.cursors import Position
 from projections.endpoint_attempts import Outcome
@@ -155,9 +156,7 @@ class Reading:
         async with self._connection() as connection:
             page = await endpoint_attempts.page(connection, owner, endpoint, outcome, before=before, limit=limit)
         if page is None:
-            raise ProblemError(
-                NOT_FOUND, "There is no such endpoint: check the id, and that the key is of the right organization and mode."
-            )
+            raise ProblemError(NOT_FOUND, f"{NOT_THERE.capitalize()}.")
         return page
 
     @asynccontextmanager
