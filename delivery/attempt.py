@@ -45,12 +45,14 @@ def session(settings: DeliverySettings) -> aiohttp.ClientSession:
     )
 
 
-async def post(client: aiohttp.ClientSession, settings: DeliverySettings, url: str, content: bytes, headers: Mapping[str, str]) -> Result:
-    """Every way it can end is a `Result`; only cancellation raises."""
+async def post(
+    client: aiohttp.ClientSession, settings: DeliverySettings, url: str, content: bytes, headers: Mapping[str, str], deadline_s: float
+) -> Result:
+    """Every way it can end within the deadline is a `Result`; only cancellation raises."""
     if not settings.allow_insecure_endpoints and not url.startswith("https://"):
         return Result(None, "egress", b"")
     try:
-        async with asyncio.timeout(settings.attempt_timeout_s):
+        async with asyncio.timeout(deadline_s):
             async with client.post(url, data=content, headers=headers, allow_redirects=False) as answer:
                 kept = await _read(answer, settings)
                 status, retry_after = answer.status, answer.headers.get("Retry-After")

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from delivery import attempt, operational, policy, sign
+from delivery import attempt, operational, policy, requests, sign
 from delivery.context import Context, Task
 from delivery.endpoints import Endpoint
 from delivery.gates import Gate, Refused, Verdict
@@ -136,13 +136,10 @@ class Deliveries:
         if endpoint is None:
             return self._attempted(task, None, started_at_ms, 0, attempt.Result(None, _MISSING, b""))
         content = sign.body(event)
-        headers = {
-            "Content-Type": "application/json",
-            **sign.headers(event.id, started_at_ms // 1000, content, endpoint.secrets),
-            **{name: (value or b"").decode("latin-1") for name, value in task.headers if name == HEADER_TRACEPARENT},
-        }
+        headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers)
+        deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s
         with ATTEMPT_SECONDS.time():
-            result = await attempt.post(context.client, context.settings, endpoint.url, content, headers)
+            result = await attempt.post(context.client, context.settings, endpoint.url, content, headers, deadline_s)
         return self._attempted(task, endpoint, started_at_ms, round((context.clock.monotonic_s() - began_s) * 1000), result)
 
     def _attempted(self, task: Task, endpoint: Endpoint | None, started_at_ms: int, took_ms: int, result: attempt.Result) -> Attempted:

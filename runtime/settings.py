@@ -101,6 +101,8 @@ class AccessSettings(_Section):
     last_used_interval_s: Seconds = 30.0
     #: Connections to Postgres for the operator API.
     control_connections_max: Positive = 8
+    #: Webhook endpoints of an organization and mode: each of its events may become as many deliveries.
+    endpoints_max: Positive = 50
 
 
 class IngestSettings(_Section):

@@ -1,6 +1,7 @@
 """What an endpoint can be told: headers, pace, schedule, deadline, a second signature, order; when it was disabled, fails, was deleted.
 
 A deleted endpoint stays as a row, so that its attempts can still be read by its owner. Nothing is delivered to it.
+Attempts are found by endpoint, too.
 """
 
 from alembic import op
@@ -42,6 +43,9 @@ def upgrade() -> None:
     -- Lists and deliveries look at those that are there, however many were deleted.
     DROP INDEX control.endpoints_organization;
     CREATE INDEX endpoints_organization ON control.endpoints (organization, mode, id) WHERE deleted_at IS NULL;
+
+    -- An endpoint's attempts newest first, of one outcome or merged from both.
+    CREATE INDEX attempts_endpoint ON folds.attempts (organization, mode, endpoint_id, outcome, journal_offset);
     """)
 
 

@@ -155,11 +155,7 @@ async def live(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One life of the partition's owner: take over, work until nothing moves or it dies, commit now and then."""
-    made = Settings(
-        delivery=DeliverySettings(
-            delays_s=DELAYS_S, schedule_s=SCHEDULE_S, journal_memory_s=0.001, breaker_failures=2, breaker_open_s=(0.5, 1.0)
-        )
-    )
+    made = Settings(delivery=DeliverySettings(delays_s=DELAYS_S, journal_memory_s=0.001, breaker_failures=2, breaker_open_s=(0.5, 1.0)))
     clock, bus = Clock(log), DyingBus(log, lives, after=after)
     outcomes = iter(statuses)
 
