@@ -87,9 +87,14 @@ class Deliveries:
         made: Attempted | None = None
         verdict = Verdict()
         learned: bool | None = None
+
+        async def attempted() -> Attempted:
+            gate.begin(admitted)
+            return await self._post(task)
+
         try:
             with IN_FLIGHT.track_inprogress():
-                made = await context.slots.run(lambda: self._post(task), slow=gate.is_slow)
+                made = await context.slots.run(attempted, slow=gate.is_slow)
             if made is not None and made.error not in _NOT_TOLD:
                 learned = made.outcome == "delivered"
         finally:

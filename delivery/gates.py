@@ -104,6 +104,10 @@ class Gate:
             return self._breaker_refuses() or Refused("full")
         return Admitted(ticket, permit)
 
+    def begin(self, admitted: Admitted) -> None:
+        """The attempt begins now: until now it waited for the worker."""
+        self._line.begin(admitted.ticket, self._clock.monotonic_s())
+
     def leave(self, admitted: Admitted, succeeded: bool | None) -> Verdict:
         """`succeeded` is None where nothing was learned about the endpoint."""
         now_ms, opened, closed = self._clock.now_ms(), False, False
@@ -127,7 +131,7 @@ class Gate:
     async def _place(self, *, again: bool) -> int | None:
         place = self._line.place(self._clock.monotonic_s(), again=again)
         if place == "run":
-            return self._line.start(self._clock.monotonic_s())
+            return self._line.start()
         if place == "full":
             return None
         waiter: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -152,7 +156,7 @@ class Gate:
         self._line.end(ticket, self._clock.monotonic_s(), succeeded)
         while self._queue and self._line.has_turn():
             self._line.waiting -= 1
-            self._queue.popleft().set_result(self._line.start(self._clock.monotonic_s()))
+            self._queue.popleft().set_result(self._line.start())
 
     def _send_away(self) -> None:
         """Who waits for an endpoint that is not attempted any more need not wait on."""

@@ -28,8 +28,8 @@ class Line:
         self._wait_max_s = wait_max_s
         self._at_once = float(min(_FIRST, at_once_max))
         self._took_s = 0.0
-        #: Ticket → when its attempt began; tickets grow, so the first is the oldest.
-        self._running: dict[int, float] = {}
+        #: Ticket → when its attempt began; None while it waits for the worker, which says nothing about the endpoint.
+        self._running: dict[int, float | None] = {}
         self._tickets = count(1)
 
     @property
@@ -51,7 +51,7 @@ class Line:
 
     def takes_s(self, now_s: float) -> float:
         """How long an attempt takes, as far as is known."""
-        oldest_s = next(iter(self._running.values()), now_s)
+        oldest_s = min((began_s for began_s in self._running.values() if began_s is not None), default=now_s)
         return max(self._took_s, now_s - oldest_s)
 
     def place(self, now_s: float, *, again: bool) -> Place:
@@ -67,18 +67,22 @@ class Line:
     def has_turn(self) -> bool:
         return self.running < self.at_once
 
-    def start(self, now_s: float) -> int:
-        """A ticket for one attempt under way."""
+    def start(self) -> int:
+        """A ticket for one attempt. It has a place from now on; `begin` says when the attempt itself begins."""
         ticket = next(self._tickets)
-        self._running[ticket] = now_s
+        self._running[ticket] = None
         return ticket
+
+    def begin(self, ticket: int, now_s: float) -> None:
+        self._running[ticket] = now_s
 
     def end(self, ticket: int, now_s: float, succeeded: bool | None) -> None:
         """`succeeded` is None where nothing was learned."""
-        took_s = now_s - self._running.pop(ticket)
+        began_s = self._running.pop(ticket)
         if succeeded is None:
             return
-        self._took_s = (self._took_s + took_s) / 2
+        if began_s is not None:
+            self._took_s = (self._took_s + now_s - began_s) / 2
         grown = self._at_once + 1 / self._at_once if succeeded else self._at_once / 2
         self._at_once = min(max(1.0, grown), float(self.at_once_max))
 

@@ -96,6 +96,7 @@ class PartitionWorker:
     async def _accepted_lane(self, lane: Lane) -> None:
         while True:
             await lane.head()
+            await self._context.slots.eased()
             batch: list[tuple[Record, Accepted]] = []
             for record in lane.take(_BATCH_MAX):
                 try:
@@ -167,6 +168,7 @@ class PartitionWorker:
             due_ms = delays.due_ms(task.not_before_ms, record.timestamp_ms, delay_s)
             while (early_ms := due_ms - self._context.clock.now_ms()) > 0:  # noqa: ASYNC110 - a time is waited for, and checked again
                 await asyncio.sleep(early_ms / 1000)
+            await self._context.slots.eased()
             lane.take()
             lane.watermark.start(record.offset)
             self._spawn(self._due(lane, record, task, event))

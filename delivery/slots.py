@@ -17,8 +17,23 @@ class Slots:
 
     def __init__(self, quick: int, slow: int, slow_after_s: float) -> None:
         self._quick = asyncio.Semaphore(quick)
+        self._quick_max = quick
+        self._asking = 0
+        self._eased = asyncio.Event()
+        self._eased.set()
         self._slow_left = slow
         self._slow_after_s = slow_after_s
+
+    async def eased(self) -> None:
+        """Until fewer attempts wait for a quick place than there are: a worker that is busy takes no more."""
+        await self._eased.wait()
+
+    def _ask(self, more: int) -> None:
+        self._asking += more
+        if self._asking < self._quick_max:
+            self._eased.set()
+        else:
+            self._eased.clear()
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]], *, slow: bool) -> T | None:
         """Waits for a quick place. None, with nothing done, where `slow` is asked for and no slow place is left."""
@@ -30,7 +45,12 @@ class Slots:
                 return await work()
             finally:
                 self._slow_left += 1
-        async with self._quick:
+        self._ask(1)
+        try:
+            await self._quick.acquire()
+        finally:
+            self._ask(-1)
+        try:
             running = asyncio.ensure_future(work())
             try:
                 await asyncio.wait([running], timeout=self._slow_after_s)
@@ -40,6 +60,8 @@ class Slots:
                 running.cancel()
                 raise
             self._slow_left -= 1
+        finally:
+            self._quick.release()
         try:
             return await running
         finally:

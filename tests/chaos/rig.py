@@ -34,6 +34,9 @@ from triggers.system import PROCESSES, System, until
 #: The group waits this long for a member that stands still (see TEST_ENVIRONMENT), and a little more.
 SESSION_S = 6.0
 _CONVERGE_S = 90.0
+#: The flaky receiver fails for the first seconds of each of these.
+_PHASE_S = 6.0
+_BAD_S = 3.0
 
 
 class _Item(msgspec.Struct):
@@ -83,7 +86,7 @@ class Rig:
             for name, arguments in PROCESSES.items():
                 self.start_process(name, arguments)
             self.receiver = stack.enter_context(Receiver())
-            self.receiver.answers["/flaky"] = self._fail_twice
+            self.receiver.answers["/flaky"] = self._fail_in_bad_times
             self.system.wait_ready()
             yield self
 
@@ -107,7 +110,7 @@ class Rig:
         return f"{name}-1"
 
     def load(self, organizations: int = 3, seed: int = 1) -> None:
-        """Begin writing: each organization has an endpoint that takes everything and one that fails each event twice."""
+        """Begin writing: each organization has an endpoint that takes everything and one that has bad times."""
         for number in range(organizations):
             tenant = make_tenant(self.system.settings, f"org {number}")
             made = [make_endpoint(self.system.settings, tenant.organization, self.receiver.url(path)) for path in ("/steady", "/flaky")]
@@ -116,11 +119,13 @@ class Rig:
             self.writers.append(writer)
             writer.start()
 
-    def _fail_twice(self, received: Received, _before: int) -> int:
-        event_id = received.headers["webhook-id"]
+    def _fail_in_bad_times(self, received: Received, _before: int) -> int:
+        """Everything fails for a while, each event twice at most: breakers open, work is put off, and nothing need be given up."""
+        if received.at_s % _PHASE_S > _BAD_S:
+            return 204
         with self._flaky_lock:
-            self._flaky[event_id] += 1
-            return 500 if self._flaky[event_id] <= 2 else 204
+            self._flaky[received.headers["webhook-id"]] += 1
+            return 500 if self._flaky[received.headers["webhook-id"]] <= 2 else 204
 
     # -- faults
 

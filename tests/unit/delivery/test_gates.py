@@ -139,6 +139,29 @@ async def test_slow_attempts_give_quick_ones_their_places() -> None:
     assert await slots.run(quick, slow=True) == "quick"
 
 
+async def test_a_busy_worker_takes_no_more_until_it_has_places() -> None:
+    slots, go = Slots(quick=2, slow=0, slow_after_s=5), asyncio.Event()
+    tasks = [asyncio.create_task(slots.run(go.wait, slow=False)) for _ in range(4)]
+    await asyncio.sleep(0)
+    taking = asyncio.create_task(slots.eased())
+    await asyncio.sleep(0.05)
+    assert not taking.done()
+    go.set()
+    await asyncio.wait_for(asyncio.gather(taking, *tasks), 5)
+
+
+async def test_waiting_for_the_worker_makes_no_endpoint_slow() -> None:
+    clock = Clock()
+    one = gate(clock, endpoint(concurrency=1))
+    first = await admitted(one)
+    clock.now += 60_000  # for a place
+    assert not one.is_slow
+    one.begin(first)
+    clock.now += 60_000
+    assert one.is_slow
+    one.leave(first, True)
+
+
 async def test_a_cancelled_attempt_is_cancelled_wherever_it_stands_and_its_place_is_free() -> None:
     slots, cancelled = Slots(quick=1, slow=1, slow_after_s=0.02), []
 

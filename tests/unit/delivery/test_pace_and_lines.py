@@ -57,7 +57,7 @@ def test_a_line_never_holds_more_than_its_room_nor_attempts_more_than_its_bound(
         if what.startswith("come"):
             place = line.place(now, again=what == "come again")
             if place == "run":
-                tickets.append(line.start(now))
+                tickets.append(started(line, now))
             elif place == "wait":
                 line.waiting += 1
                 assert line.running + line.waiting <= (20 if what == "come again" else 15)
@@ -65,19 +65,25 @@ def test_a_line_never_holds_more_than_its_room_nor_attempts_more_than_its_bound(
             line.end(tickets.pop(0), now, {"success": True, "failure": False, "nothing": None}[what])
             while line.waiting and line.has_turn():
                 line.waiting -= 1
-                tickets.append(line.start(now))
+                tickets.append(started(line, now))
         assert line.running <= 8
         assert 1 <= line.at_once <= 8
         assert line.running + line.waiting <= 20
 
 
+def started(line: Line, now_s: float) -> int:
+    ticket = line.start()
+    line.begin(ticket, now_s)
+    return ticket
+
+
 def test_failures_leave_one_attempt_at_once_and_successes_bring_all_back() -> None:
     line, now = Line(16, 250, 1.0), 0.0
     for _ in range(3):
-        line.end(line.start(now), now, False)
+        line.end(started(line, now), now, False)
     assert line.at_once == 1
     for _ in range(200):
-        line.end(line.start(now), now, True)
+        line.end(started(line, now), now, True)
     assert line.at_once == 16
 
 
@@ -85,7 +91,7 @@ def test_nobody_waits_for_an_endpoint_that_does_not_answer() -> None:
     line = Line(16, 250, 1.0)
     for _ in range(4):
         assert line.place(0.0, again=False) == "run"
-        line.start(0.0)
+        started(line, 0.0)
     assert line.place(0.1, again=False) == "wait"
     line.waiting += 1
     assert line.place(5.0, again=False) == "full"
@@ -95,10 +101,10 @@ def test_nobody_waits_for_an_endpoint_that_does_not_answer() -> None:
 def test_a_quick_endpoint_takes_what_comes_at_once() -> None:
     line = Line(16, 250, 1.0)
     for _ in range(50):
-        line.end(line.start(0.0), 0.005, True)
+        line.end(started(line, 0.0), 0.005, True)
     waits = 0
     while line.place(1.0, again=False) == "run":
-        line.start(1.0)
+        started(line, 1.0)
     while line.place(1.0, again=False) == "wait":
         line.waiting += 1
         waits += 1
