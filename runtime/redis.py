@@ -10,12 +10,14 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis.asyncio
+from hiredis import pack_command
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from runtime.clock import Clock
 from runtime.metrics import REDIS_ROUND_TRIPS
@@ -53,7 +55,7 @@ class RedisTick:
     def __init__(self, settings: RedisSettings, clock: Clock, *, watch: str, on_watched: Callable[[bytes | None], None]) -> None:
         self._settings = settings
         self._clock = clock
-        self._watch = watch
+        self._watching = _packed(("GET", watch))
         self._on_watched = on_watched
         self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
         self._scheduled = False
@@ -63,7 +65,7 @@ class RedisTick:
         self.failures = 0
         self._client = redis.asyncio.Redis.from_url(
             settings.url.get_secret_value(),
-            socket_timeout=settings.timeout_s,
+            socket_timeout=None,  # each round trip is bounded as a whole
             socket_connect_timeout=settings.timeout_s,
             retry=Retry(NoBackoff(), 0),
             max_connections=_IN_FLIGHT_MAX + 2,
@@ -158,21 +160,34 @@ class RedisTick:
         return answers
 
     async def _pipeline(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.execute_command("GET", self._watch)
-            for work, _ in batch:
-                if work is None:
-                    continue
-                if isinstance(work[0], Script):
-                    script, keys, arguments = work
-                    if callable(arguments):
-                        arguments = arguments()
-                    if script.sha is None:
-                        script.sha = await self._client.script_load(script.source)
-                    pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
-                else:
-                    pipeline.execute_command(*work)
-            return list(await pipeline.execute(raise_on_error=False))
+        """One write, and an answer for each command; an error of one command is its answer.
+
+        Below redis-py's own pipeline, which packs in Python and was a fifth of the CPU of an event (measured); its pool and connections
+        do the rest.
+        """
+        commands = [self._watching]
+        for work, _ in batch:
+            if work is None:
+                continue
+            if isinstance(work[0], Script):
+                script, keys, arguments = work
+                if callable(arguments):
+                    arguments = arguments()
+                if script.sha is None:
+                    script.sha = await self._client.script_load(script.source)
+                commands.append(_packed(("EVALSHA", script.sha, len(keys), *keys, *arguments)))
+            else:
+                commands.append(_packed(work))
+        pool: Any = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(b"".join(commands), check_health=False)
+            return [await _answer_of(connection) for _ in commands]
+        except BaseException:  # the next user of the connection must not read what was meant for us
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
 
     def _failed(self, batch: list[tuple[Any, asyncio.Future[Any]]], error: BaseException) -> None:
         REDIS_ROUND_TRIPS.labels("failed").inc()
@@ -193,6 +208,17 @@ class RedisTick:
         waiting, self._waiting = self._waiting, []
         _fail(waiting, "Redis is being closed")
         await self._client.aclose()
+
+
+def _packed(command: Command) -> bytes:
+    return bytes(pack_command(cast(Any, command)))  # its annotation wants arguments of one type
+
+
+async def _answer_of(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _fail(batch: Sequence[tuple[Any, asyncio.Future[Any]]], reason: str) -> None:

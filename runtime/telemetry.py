@@ -6,13 +6,15 @@ secrets are never passed in: callers name ids, positions and durations.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -55,23 +57,62 @@ class Trace:
 
 
 def _render(_logger: Any, _name: str, event: Any) -> bytes:
-    return msgspec.json.encode(event, enc_hook=str)
-
-
-_event_lines: Callable[..., None] | None = None
+    return _encode(event)
 
 
 class _Lines:
-    """Lines to standard output in one write each, so that lines of threads never mix."""
+    """Lines to standard output, whole lines in one write, so that lines of threads never mix."""
 
     def __init__(self, stream: io.RawIOBase | Any) -> None:
         self._stream = stream
+        self._waiting: list[bytes] = []
+        self._lock = threading.Lock()
 
     def msg(self, line: bytes) -> None:
-        self._stream.write(line + b"\n")
-        self._stream.flush()
+        """Write a line now, behind those that wait."""
+        with self._lock:
+            self._waiting.append(line)
+        self.write()
 
     log = debug = info = warning = error = critical = exception = fatal = failure = err = msg
+
+    def add(self, line: bytes) -> None:
+        """Write a line at the end of the event loop's tick, with the others of the tick; now where no loop runs."""
+        with self._lock:
+            self._waiting.append(line)
+            first = len(self._waiting) == 1
+        if first:
+            try:
+                asyncio.get_running_loop().call_soon(self.write)
+            except RuntimeError:
+                self.write()
+
+    def write(self) -> None:
+        with self._lock:
+            lines, self._waiting = self._waiting, []
+            if lines:
+                self._stream.write(b"\n".join(lines) + b"\n")
+                self._stream.flush()
+
+
+class _EventLines:
+    """Event lines, rendered without structlog's chain of processors: there is one for every event and stage."""
+
+    def __init__(self, lines: _Lines, process: str) -> None:
+        self._lines = lines
+        self._process = process
+        self._pid = os.getpid()
+
+    def line(self, stage: str, fields: dict[str, Any]) -> None:
+        fields |= {
+            "process": self._process, "pid": self._pid, "event": stage, "level": "info",
+            "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        }  # fmt: skip
+        self._lines.add(_encode(fields))
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=str).encode
+_event_lines: _EventLines | None = None
 
 
 def configure(process: str, settings: TelemetrySettings) -> None:
@@ -81,7 +122,7 @@ def configure(process: str, settings: TelemetrySettings) -> None:
     level = levels.get(settings.log_level.upper())
     if level is None:
         raise ValueError(f"TRIGGERS_TELEMETRY__LOG_LEVEL must be one of {', '.join(sorted(levels)).lower()}, not {settings.log_level!r}")
-    stream = sys.stdout.buffer
+    lines = _Lines(sys.stdout.buffer)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -91,12 +132,12 @@ def configure(process: str, settings: TelemetrySettings) -> None:
             _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Lines(stream),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(process=process, pid=os.getpid())
     _route_stdlib(level)
-    _event_lines = log.info if settings.log_events and level <= logging.INFO else None
+    _event_lines = _EventLines(lines, process) if settings.log_events and level <= logging.INFO else None
 
 
 def _route_stdlib(level: int) -> None:
@@ -116,7 +157,7 @@ def _route_stdlib(level: int) -> None:
 def event_line(stage: str, **fields: Any) -> None:
     """The one wide line of an event at a stage, e.g. `event.appended`. Not written before `configure` or when switched off."""
     if _event_lines is not None:
-        _event_lines(stage, **fields)
+        _event_lines.line(stage, fields)
 
 
 def event_lines_on() -> bool:
