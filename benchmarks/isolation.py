@@ -118,4 +118,4 @@ def wait_until_delivered(bench: Rig, tenant: Tenant, count: int) -> None:
 
 if __name__ == "__main__":
     given = [float(one) for one in sys.argv[1:]]
-    main(*(int(given[0]) if given else 5, given[1] if len(given) > 1 else 20.0, given[2] if len(given) > 2 else 4.0))
+    main(*(int(given[0]) if given else 5, given[1] if len(given) > 1 else 18.0, given[2] if len(given) > 2 else 5.0))

@@ -32,6 +32,8 @@ CARRIED: Final = (HEADER_REQUEST_ID, HEADER_TRACEPARENT)
 _MISSING: Final = "endpoint_missing"
 #: Error classes that tell nothing about the endpoint.
 _NOT_TOLD: Final = frozenset({_MISSING, policy.LOCAL})
+#: Part of the smallest delay that work which waits for a breaker is spread over.
+_SPREAD: Final = 0.5
 
 
 class _Made(NamedTuple):
@@ -185,12 +187,13 @@ class Deliveries:
         if refused.why == "rate" and refused.until_ms is not None:
             until_ms, parked = refused.until_ms, task.parked
         else:
-            if refused.until_ms is not None:
-                wait_ms = min(refused.until_ms - now_ms, policy.parked_ms(endpoint.schedule_s, task.attempt, task.parked))
+            settings, longest_ms = context.settings, policy.parked_ms(endpoint.schedule_s, task.attempt, task.parked)
+            if refused.until_ms is not None:  # all that wait for this time come back spread over a while: the first of them is the probe
+                spread_ms = _SPREAD * 1000 * min(settings.delays_s)
+                wait_ms = min(refused.until_ms - now_ms + round(spread_ms * self._drawn(task, 1.0)), longest_ms)
             else:
-                wait_ms = policy.put_off_ms(context.settings.delays_s, endpoint.schedule_s, task.attempt, task.parked)
-            jitter = policy.jitter_of(task.event.id, task.endpoint_id, task.hop, context.settings.jitter)
-            until_ms, parked = now_ms + round(wait_ms * (1 + jitter)), task.parked + 1
+                wait_ms = policy.put_off_ms(settings.delays_s, endpoint.schedule_s, task.attempt, task.parked)
+            until_ms, parked = now_ms + round(wait_ms * (1 + self._drawn(task, settings.jitter))), task.parked + 1
         put_off = RetryTask(
             v=SCHEMA_VERSION,
             organization=task.event.organization,
@@ -208,6 +211,10 @@ class Deliveries:
         await self._outbox.leg(put_off, task.event, task.source, task.headers)
         reach("delivery.after_park")
         PARKED.labels(refused.why).inc()
+
+    @staticmethod
+    def _drawn(task: Task, most: float) -> float:
+        return policy.jitter_of(task.event.id, task.endpoint_id, task.hop, most)
 
     async def _follow_up(self, task: Task, attempted: Attempted) -> None:
         following, event = attempted.next, task.event

@@ -172,6 +172,7 @@ class PartitionWorker:
             lane.take()
             lane.watermark.start(record.offset)
             self._spawn(self._due(lane, record, task, event))
+            await asyncio.sleep(0)  # many may be due at once, and other deliveries are under way
 
     async def _due(self, lane: Lane, record: Record, task: RetryTask, event: Ingested) -> None:
         remaining_ms = task.not_before_ms - self._context.clock.now_ms()
