@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -12,6 +13,8 @@ from starlette.requests import ClientDisconnect
 from schemas import strict
 from schemas.problems import BODY_TOO_LARGE, INVALID_REQUEST, MALFORMED_JSON, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE, ProblemError
 
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
 BODY_BYTES_MAX: Final = 16_384
 _BODY_TIMEOUT_S: Final = 10.0
 #: Of a parser's words, which may name a member as long as the body.
@@ -22,15 +25,21 @@ T = TypeVar("T")
 
 async def read_json(request: Request) -> bytes:
     """The body, for routes that run in threads and cannot read it themselves. Raises problems."""
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body with `Content-Type: application/json`.")
+    return await read_of_types(request, (JSON,), BODY_BYTES_MAX)
+
+
+async def read_of_types(request: Request, types: Sequence[str], bytes_max: int) -> bytes:
+    """A body of one of these media types. Raises problems."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() not in types:
+        wanted = " or ".join(f"`Content-Type: {one}`" for one in types)
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"Send the body with {wanted}.")
     body = b""
     try:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
             async for part in request.stream():
                 body += part
-                if len(body) > BODY_BYTES_MAX:
-                    detail = f"The body may have {BODY_BYTES_MAX} bytes."
+                if len(body) > bytes_max:
+                    detail = f"The body may have {bytes_max} bytes."
                     raise ProblemError(BODY_TOO_LARGE, detail, headers={"Connection": "close"})
     except (TimeoutError, ClientDisconnect):
         raise ProblemError(

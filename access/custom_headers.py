@@ -49,6 +49,7 @@ _OURS: Final = frozenset(
         "user-agent",
         "via",
         "x-real-ip",
+        "x-request-id",
         "x-http-method",
         "x-http-method-override",
         "x-method-override",
@@ -67,11 +68,16 @@ def check_headers(headers: Mapping[str, str]) -> None:
     if sum(len(name) + len(value) for name, value in headers.items()) > CHARS_MAX:
         raise ValueError(f"the headers may have {CHARS_MAX} characters together, names and values")
     for name, value in headers.items():
-        if len(name) > NAME_CHARS_MAX or not _NAME.fullmatch(name):
-            raise ValueError(f"a header's name must have 1 to {NAME_CHARS_MAX} letters, digits, - or _, and no spaces or colons")
-        if name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES):
-            raise ValueError(f"the header {name} is set by the sender and cannot be changed")
+        check_name(name)
         if len(value) > VALUE_CHARS_MAX or not _VALUE.fullmatch(value):
             raise ValueError(
                 f"the value of header {name} must have 1 to {VALUE_CHARS_MAX} printable ASCII characters, without spaces at its ends"
             )
+
+
+def check_name(name: str) -> None:
+    """A header name that a customer may choose. Raises `ValueError`."""
+    if len(name) > NAME_CHARS_MAX or not _NAME.fullmatch(name):
+        raise ValueError(f"a header's name must have 1 to {NAME_CHARS_MAX} letters, digits, - or _, and no spaces or colons")
+    if name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES):
+        raise ValueError(f"the header {name} is set by the sender and cannot be changed")

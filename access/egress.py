@@ -16,7 +16,7 @@ from yarl import URL
 from access.addresses import Address, Network, denied, embedded
 from runtime.settings import Settings
 
-_URL_CHARS_MAX: Final = 2_048
+URL_CHARS_MAX: Final = 2_048
 _NAME_CHARS_MAX: Final = 253
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 #: A host whose last label is this is an IPv4 address in some form, to parsers that take them (URL Standard, "ends in a number checker").
@@ -61,8 +61,8 @@ def check_url(text: str, rules: Rules) -> str:
 
 def read_url(text: str, rules: Rules) -> URL:
     """The URL as the client connects by it. Raises `ValueError` saying what to change."""
-    if not text.isprintable() or " " in text or len(text) > _URL_CHARS_MAX:
-        raise ValueError(f"the URL must have at most {_URL_CHARS_MAX} printable characters and no spaces")
+    if not text.isprintable() or " " in text or len(text) > URL_CHARS_MAX:
+        raise ValueError(f"the URL must have at most {URL_CHARS_MAX} printable characters and no spaces")
     try:
         url = URL(text)
         host, port = url.raw_host, url.port

@@ -1,126 +1,252 @@
-"""Webhook endpoints as registered: URL, event types, signing secrets. Delivering to them is `delivery`."""
+"""The life of webhook endpoints: made, shown, changed, disabled and enabled, deleted, their secrets rotated. Delivering is `delivery`.
+
+Every change writes its audit row in its own transaction: names and settings, never a secret or the value of a header. Functions that
+take an owner find only that owner's endpoints; without one (operators, the command line) any.
+"""
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple
 
-from psycopg import Connection
+import msgspec
+from psycopg import AsyncConnection, Connection
+from psycopg.types.json import Jsonb
 
-from access import audit, organizations
-from access.egress import Rules, check_url
+from access import audit, changes, endpoint_secrets, organizations
+from access.changes import LimitReached, Owner
+from access.endpoint_bodies import OVERLAP_S_MAX, Configuration, LegacySignature, Rules, changed
+from access.endpoint_secrets import Secret, secret_text
+from access.organizations import NotThere
 from access.secrets import Keyring
-from access.texts import one_line
+from access.times import iso
 from runtime.sql import load
-from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, Mode
-from schemas.ids import EndpointId
+from schemas.events import Mode
+from schemas.ids import ENDPOINT_ID_PATTERN, EndpointId
 
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every signing secret starts with
-#: Bytes of a signing secret (Standard Webhooks: 24 to 64).
-SECRET_BYTES: Final = 24
-_DESCRIPTION_CHARS_MAX: Final = 1_000
-_EVENT_TYPES_MAX: Final = 100
-_EVENT_TYPE: Final = re.compile(EVENT_TYPE_PATTERN)
+#: Of an organization: every change is a row of the audit log.
+CHANGES_PER_MINUTE_MAX: Final = 120
+PAGE_MAX: Final = 100
+#: In the same words for one that is another's, was deleted, or never was.
+NOT_THERE: Final = "there is no such endpoint: list them to see which there are"
+DisabledBy = Literal["owner", "operator"]
+_ID: Final = re.compile(ENDPOINT_ID_PATTERN)
+_ALL: Final = {"organization": None, "mode": None}
 
 
 class Endpoint(NamedTuple):
+    """An endpoint as it is registered. Times are Unix milliseconds. `disabled_reason`: `owner`, `operator`, `gone` or `failing`."""
+
     id: EndpointId
     organization: str
     mode: Mode
-    url: str
-    description: str
-    event_types: tuple[str, ...] | None
+    configuration: Configuration
     enabled: bool
     disabled_reason: str | None
+    disabled_at_ms: int | None
+    failing_since_ms: int | None
+    created_at_ms: int
+    updated_at_ms: int
 
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.organization, self.mode)
 
-def check_event_types(event_types: Sequence[str]) -> tuple[str, ...]:
-    """Types that an event can have, each once. Raises `ValueError`: an endpoint for any other would wait for ever."""
-    if len(event_types) > _EVENT_TYPES_MAX:
-        raise ValueError(f"an endpoint takes at most {_EVENT_TYPES_MAX} event types by name; with none it takes all")
-    for event_type in event_types:
-        if len(event_type) > EVENT_TYPE_CHARS_MAX or not _EVENT_TYPE.fullmatch(event_type):
-            raise ValueError(f"{event_type!r} is no event type: use letters, digits, _ and - in parts joined by dots, like order.created")
-    return tuple(dict.fromkeys(event_types))
-
-
-def secret_text(secret: bytes) -> str:
-    """`whsec_` + base64, as Standard Webhooks libraries take it."""
-    return SECRET_PREFIX + base64.b64encode(secret).decode()
+    def shown(self, *, header_values: bool = False) -> dict[str, Any]:
+        """For people and scripts. Values of headers may be secrets: lists and mere readers get the names."""
+        members = msgspec.to_builtins(self.configuration)
+        headers = members.pop("headers")
+        return {
+            "id": self.id,
+            "organization": self.organization,
+            "mode": self.mode,
+            **members,
+            **({"headers": headers} if header_values else {}),
+            "header_names": list(headers),
+            "enabled": self.enabled,
+            "disabled_reason": self.disabled_reason,
+            "disabled_at": iso(self.disabled_at_ms),
+            "failing_since": iso(self.failing_since_ms),
+            "created_at": iso(self.created_at_ms),
+            "updated_at": iso(self.updated_at_ms),
+        }
 
 
 def add(
     connection: Connection[Any],
     keyring: Keyring,
     endpoint: EndpointId,
+    owner: Owner,
+    members: Mapping[str, Any],
     *,
-    organization: str,
-    mode: Mode,
-    url: str,
-    description: str,
-    event_types: Sequence[str] | None,
-    random: bytes,
+    secret: bytes,
     rules: Rules,
     actor: str,
 ) -> tuple[Endpoint, str]:
-    """The endpoint and its signing secret, shown once. `random` is `SECRET_BYTES` long; no event types means all.
+    """A new endpoint with these members of `Configuration`, and the text of its signing secret, shown once.
 
-    Raises `NotThere`, `ValueError`.
+    Raises `NotThere` (organization), `ValueError`, `LimitReached`, `TooManyChanges`.
     """
-    if len(random) != SECRET_BYTES:
-        raise ValueError(f"random must hold {SECRET_BYTES} bytes")
-    made = Endpoint(
-        endpoint,
-        organization,
-        mode,
-        check_url(url, rules),
-        one_line("description", description, chars_min=0, chars_max=_DESCRIPTION_CHARS_MAX),
-        check_event_types(event_types) if event_types else None,
-        enabled=True,
-        disabled_reason=None,
+    configuration = changed(None, members, rules)
+    organizations.get(connection, owner.organization)
+    with connection.transaction():
+        _begin_change(connection, owner)
+        row = connection.execute(load("access", "count_endpoints"), owner._asdict()).fetchone()
+        if row is not None and row[0] >= rules.endpoints_max:
+            raise LimitReached(f"there may be {rules.endpoints_max} endpoints in an organization and mode: delete one first")
+        connection.execute(load("access", "insert_endpoint"), {"id": endpoint, **owner._asdict(), **_columns(configuration)})
+        endpoint_secrets.insert(connection, keyring, endpoint, 1, secret)
+        made = get(connection, owner, endpoint)
+        _audit(connection, actor, "created", made, {"configuration": _audited(configuration)})
+    return made, secret_text(secret)
+
+
+def get(connection: Connection[Any], owner: Owner | None, endpoint: str) -> Endpoint:
+    """Raises `NotThere`."""
+    values = {"id": endpoint, **(_ALL if owner is None else owner._asdict())}
+    row = connection.execute(load("access", "find_endpoint"), values).fetchone() if _possible(endpoint) else None
+    if row is None:
+        raise NotThere(NOT_THERE)
+    return _endpoint(row)
+
+
+def page(connection: Connection[Any], owner: Owner | None, *, after: str = "", limit: int | None = None) -> list[Endpoint]:
+    """Oldest first, of one owner or of all, from the one after an id on (an empty one is before all)."""
+    values = {**(_ALL if owner is None else owner._asdict()), "after": after, "limit": limit}
+    return [_endpoint(row) for row in connection.execute(load("access", "list_endpoints"), values)]
+
+
+def update(
+    connection: Connection[Any], owner: Owner | None, endpoint: str, patch: Mapping[str, Any], *, rules: Rules, actor: str
+) -> Endpoint:
+    """The endpoint after a merge patch (RFC 7396) of its members. What changes nothing is not audited.
+
+    Raises `NotThere`, `ValueError`, `TooManyChanges`.
+    """
+    with connection.transaction():
+        before = _held(connection, owner, endpoint)
+        configuration = changed(before.configuration, patch, rules)
+        if configuration == before.configuration:
+            return before
+        connection.execute(load("access", "update_endpoint"), {"id": before.id, **_columns(configuration)})
+        old, new = _audited(before.configuration), _audited(configuration)
+        names = [name for name in Configuration.__struct_fields__ if getattr(before.configuration, name) != getattr(configuration, name)]
+        detail = {"changed": names, "before": {name: old[name] for name in names}, "after": {name: new[name] for name in names}}
+        _audit(connection, actor, "updated", before, detail)
+        return get(connection, owner, endpoint)
+
+
+def enable(connection: Connection[Any], owner: Owner | None, endpoint: str, *, actor: str) -> Endpoint:
+    """Events are delivered to it again. Raises `NotThere`, `TooManyChanges`."""
+    with connection.transaction():
+        before = _held(connection, owner, endpoint)
+        if before.enabled:
+            return before
+        connection.execute(load("access", "enable_endpoint"), {"id": before.id})
+        _audit(connection, actor, "enabled", before, {"was": before.disabled_reason})
+        return get(connection, owner, endpoint)
+
+
+def disable(connection: Connection[Any], owner: Owner | None, endpoint: str, *, reason: DisabledBy, actor: str) -> Endpoint:
+    """Nothing is delivered to it any more. One that is disabled stays so for its first reason. Raises `NotThere`, `TooManyChanges`."""
+    with connection.transaction():
+        before = _held(connection, owner, endpoint)
+        if not before.enabled:
+            return before
+        connection.execute(load("access", "disable_endpoint"), {"id": before.id, "reason": reason})
+        _audit(connection, actor, "disabled", before, {"reason": reason})
+        return get(connection, owner, endpoint)
+
+
+def delete(connection: Connection[Any], owner: Owner | None, endpoint: str, *, actor: str) -> None:
+    """It is gone, and its secrets with it; its attempts stay readable. Raises `NotThere`, `TooManyChanges`."""
+    with connection.transaction():
+        before = _held(connection, owner, endpoint)
+        connection.execute(load("access", "delete_endpoint"), {"id": before.id})
+        endpoint_secrets.forget(connection, before.id)
+        _audit(connection, actor, "deleted", before, {"configuration": _audited(before.configuration)})
+
+
+def rotate_secret(
+    connection: Connection[Any],
+    keyring: Keyring,
+    owner: Owner | None,
+    endpoint: str,
+    *,
+    secret: bytes,
+    given: bool,
+    overlap_s: int,
+    actor: str,
+) -> tuple[Endpoint, str]:
+    """A new signing secret, shown once; the one before goes on signing for the overlap. `given`: the caller brought it along.
+
+    Raises `NotThere`, `ValueError`, `TooManyChanges`, and `NotPossible` while too many secrets sign.
+    """
+    if not 0 <= overlap_s <= OVERLAP_S_MAX:
+        raise ValueError(f"the overlap must be 0 to {OVERLAP_S_MAX} seconds ({OVERLAP_S_MAX // 86_400} days)")
+    with connection.transaction():
+        found = _held(connection, owner, endpoint)
+        number = endpoint_secrets.replace(connection, keyring, found.id, secret, overlap_s=overlap_s)
+        _audit(connection, actor, "secret_rotated", found, {"secret": number, "given": given, "overlap_s": overlap_s})
+    return found, secret_text(secret)
+
+
+def secrets_of(connection: Connection[Any], found: Endpoint) -> list[Secret]:
+    """What may be told of the secrets that sign now, newest first."""
+    return endpoint_secrets.valid_now(connection, found.id)
+
+
+async def is_or_was_of(connection: AsyncConnection[Any], owner: Owner, endpoint: str) -> bool:
+    """Whether the endpoint is, or was before it was deleted, this owner's: who may read its attempts."""
+    if not _possible(endpoint):
+        return False
+    cursor = await connection.execute(load("access", "own_endpoint"), {"id": endpoint, **owner._asdict()})
+    return await cursor.fetchone() is not None
+
+
+def _possible(endpoint: str) -> bool:
+    """What no endpoint is called is not looked for: PostgreSQL cannot take any text."""
+    return _ID.fullmatch(endpoint) is not None
+
+
+def _begin_change(connection: Connection[Any], owner: Owner) -> None:
+    changes.lock(connection, owner)
+    changes.check_pace(connection, owner.organization, actions="endpoint.", what="endpoints", per_minute_max=CHANGES_PER_MINUTE_MAX)
+
+
+def _held(connection: Connection[Any], owner: Owner | None, endpoint: str) -> Endpoint:
+    """The endpoint as it is, held until the transaction ends. First the organization, as `add` does, so that no two wait in a ring."""
+    _begin_change(connection, get(connection, owner, endpoint).owner)
+    connection.execute(load("access", "lock_endpoint"), {"id": endpoint})
+    return get(connection, owner, endpoint)  # a statement of its own: it sees what the lock was waited for
+
+
+def _audit(connection: Connection[Any], actor: str, what: str, found: Endpoint, detail: Mapping[str, Any]) -> None:
+    audit.record(
+        connection,
+        actor=actor,
+        action=f"endpoint.{what}",
+        organization=found.organization,
+        target=found.id,
+        detail={"mode": found.mode, "url": found.configuration.url, **detail},
     )
-    organizations.get(connection, organization)
-    master_key_id, sealed = keyring.encrypt(random, endpoint.encode())
-    with connection.transaction():
-        values = {**made._asdict(), "event_types": list(made.event_types) if made.event_types else None}
-        connection.execute(load("access", "insert_endpoint"), values)
-        connection.execute(
-            load("access", "insert_endpoint_secret"), {"endpoint": endpoint, "ciphertext": sealed, "master_key_id": master_key_id}
-        )
-        audit.record(
-            connection,
-            actor=actor,
-            action="endpoint.created",
-            organization=organization,
-            target=endpoint,
-            detail={"url": url, "mode": mode},
-        )
-    return made, secret_text(random)
 
 
-def list_all(connection: Connection[Any]) -> list[Endpoint]:
-    return [
-        Endpoint._make((*row[:5], tuple(row[5]) if row[5] else None, *row[6:]))
-        for row in connection.execute(load("access", "list_endpoints"))
-    ]
+def _audited(configuration: Configuration) -> dict[str, Any]:
+    """Header values may be secrets: their names are told."""
+    members: dict[str, Any] = msgspec.to_builtins(configuration)
+    return {**members, "headers": sorted(members["headers"])}
 
 
-def rewrap(connection: Connection[Any], keyring: Keyring, *, actor: str) -> int:
-    """Encrypt every secret that is not under the newest master key again; returns how many. Raises `KeyringError`."""
-    changed = 0
-    with connection.transaction():
-        rows = connection.execute(load("access", "secrets_under_other_keys"), {"newest": keyring.newest}).fetchall()
-        for endpoint, number, sealed, master_key_id in rows:
-            plain = keyring.decrypt(master_key_id, bytes(sealed), endpoint.encode())
-            new_id, resealed = keyring.encrypt(plain, endpoint.encode())
-            connection.execute(
-                load("access", "reseal_secret"), {"endpoint": endpoint, "id": number, "ciphertext": resealed, "master_key_id": new_id}
-            )
-            changed += 1
-        if changed:
-            audit.record(
-                connection, actor=actor, action="secrets.rewrapped", organization=None, target=keyring.newest, detail={"count": changed}
-            )
-    return changed
+def _columns(configuration: Configuration) -> dict[str, Any]:
+    members: dict[str, Any] = msgspec.to_builtins(configuration)
+    legacy = members["legacy_signature"]
+    return {**members, "headers": Jsonb(members["headers"]), "legacy_signature": None if legacy is None else Jsonb(legacy)}
+
+
+def _endpoint(row: tuple[Any, ...]) -> Endpoint:
+    values = dict(zip(Configuration.__struct_fields__, row[3:15], strict=True))
+    if values["legacy_signature"] is not None:
+        values["legacy_signature"] = LegacySignature(**values["legacy_signature"])
+    return Endpoint(row[0], row[1], row[2], Configuration(**values), *row[15:])

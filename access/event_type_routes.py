@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
-import anyio
-import anyio.to_thread
 import msgspec
-import psycopg
-import psycopg_pool
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
-from psycopg import Connection
 
 from access import event_types
-from access.auth import Principal
+from access.changes import UNSET, Unset
 from access.compatibility import Warned
 from access.event_type_docs import CHANGED, LISTED, MADE, PUT_REQUEST, SHOWN, VERSIONS
-from access.event_types import UNSET, EventType, LimitReached, Owner, TooManyChanges, Unset, Version
-from access.http import context_of
+from access.event_types import EventType, Version
+from access.integrator_desk import Authenticate, IntegratorDesk
 from access.openapi import KEY_PROBLEMS, KEY_SECURITY, described, problem_responses
-from access.organizations import NotThere
-from access.schema_walk import SchemaError
 from runtime.clock import Clock
 from runtime.postgres import ThreadPool
 from schemas import problems
@@ -37,8 +30,6 @@ NewNamePath = Annotated[
         json_schema_extra=described(pattern=EVENT_TYPE_PATTERN, maxLength=EVENT_TYPE_CHARS_MAX),
     ),
 ]
-#: `(request, scope)` → who is asking, or a problem.
-Authenticate = Callable[[Request, str], Awaitable[Principal]]
 #: `(revocation version)` → whether the caches of all processes were told (see `access.epoch`).
 TellCaches = Callable[[int], bool]
 
@@ -47,10 +38,6 @@ MANAGE: Final = "event_types:manage"
 _READERS: Final = (MANAGE, "events:write", "inbox:read")
 #: A schema of the largest size, its description, and the JSON around both.
 BODY_BYTES_MAX: Final = 81_920
-#: Connections and threads of these routes.
-CONCURRENCY: Final = 4
-
-T = TypeVar("T")
 
 
 class _PutBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,67 +48,14 @@ class _PutBody(msgspec.Struct, forbid_unknown_fields=True):
 _put_decoder = msgspec.json.Decoder(_PutBody)
 
 
-class _Desk:
-    """What the routes share: who asks, statements in threads, answers."""
-
-    def __init__(self, pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches, clock: Clock) -> None:
-        self._pool = pool
-        self._authenticate = authenticate
-        self._tell_caches = tell_caches
-        self._clock = clock
-        self._limiter = anyio.CapacityLimiter(CONCURRENCY)
-
-    async def manager(self, request: Request) -> tuple[Owner, str]:
-        """(whose catalogue, who is named in the audit log). Raises problems."""
-        return _owner(await self._authenticate(request, MANAGE))
-
-    async def reader(self, request: Request) -> Owner:
-        for scope in _READERS:
-            try:
-                return _owner(await self._authenticate(request, scope))[0]
-            except ProblemError as error:
-                if error.problem is not problems.FORBIDDEN:
-                    raise
-        raise ProblemError(problems.FORBIDDEN, f"This API key has none of the scopes {', '.join(_READERS)}. Use a key that has one.")
-
-    async def run(self, ask: Callable[[Connection[Any]], T], *, change: bool = False) -> T:
-        def in_thread() -> T:
-            with self._pool.connection() as connection:
-                return ask(connection)
-
-        try:
-            return await anyio.to_thread.run_sync(in_thread, limiter=self._limiter)
-        except (psycopg.OperationalError, psycopg_pool.PoolTimeout) as error:
-            what = "It is not known whether the change was made: ask, then make it again." if change else "Try again in a moment."
-            raise ProblemError(
-                problems.UNAVAILABLE, f"The event types cannot be reached right now. {what}", headers={"Retry-After": "2"}
-            ) from error
-        except NotThere as error:
-            raise ProblemError(problems.NOT_FOUND, f"{_sentence(error)}.") from None
-        except SchemaError as error:
-            members = {"pointer": error.pointer, "field": "schema"}
-            raise ProblemError(problems.INVALID_REQUEST, f"{_sentence(error)}.", members=members) from None
-        except TooManyChanges as error:
-            raise ProblemError(problems.RATE_LIMITED, f"{_sentence(error)}.", headers={"Retry-After": "60"}) from None
-        except (LimitReached, ValueError) as error:
-            raise ProblemError(problems.INVALID_REQUEST, f"{_sentence(error)}.") from None
-
-    async def told(self, version: int) -> None:
-        """Not being told costs other processes seconds, so the answer does not depend on it."""
-        await anyio.to_thread.run_sync(self._tell_caches, version, limiter=self._limiter)
-
-    def headers(self, request: Request) -> dict[str, str]:
-        return {"X-Request-Id": context_of(request.headers.raw, self._clock).request_id, "Cache-Control": "no-store"}
-
-    def answer(self, request: Request, status: int, document: dict[str, Any], more: dict[str, str] | None = None) -> Response:
-        body = msgspec.json.encode(document)
-        return Response(body, status, {**self.headers(request), **(more or {})}, media_type="application/json")
-
-
 def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches, clock: Clock) -> APIRouter:
     """The routes. `pool` is open while they serve."""
     routes = APIRouter(tags=["event types"])
-    desk = _Desk(pool, authenticate, tell_caches, clock)
+    desk = IntegratorDesk(pool, authenticate, clock, what="event types", manage=MANAGE, readers=_READERS)
+
+    async def told(version: int) -> None:
+        """Not being told costs other processes seconds, so the answer does not depend on it."""
+        await desk.tell(tell_caches, version)
 
     @routes.get(
         "/event-types",
@@ -135,7 +69,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         limit: Annotated[int, Query(ge=1, le=event_types.PAGE_MAX, description="Types of a page.")] = 100,
         after: Annotated[str, Query(max_length=256, description="The last name of the page before: `next` of its answer.")] = "",
     ) -> Response:
-        owner = await desk.reader(request)
+        owner, _ = await desk.reader(request)
         page, more = await desk.run(lambda connection: event_types.list_page(connection, owner, after=_text(after), limit=limit))
         document = {"event_types": [_shown(one, schema=False) for one in page], "next": page[-1].type if more else None}
         return desk.answer(request, 200, document)
@@ -148,7 +82,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         openapi_extra=KEY_SECURITY,
     )
     async def shown(request: Request, event_type: NamePath) -> Response:
-        owner = await desk.reader(request)
+        owner, _ = await desk.reader(request)
         found = await desk.run(lambda connection: event_types.get(connection, owner, _text(event_type)))
         return desk.answer(request, 200, _shown(found, schema=True))
 
@@ -168,7 +102,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         limit: Annotated[int, Query(ge=1, le=event_types.VERSIONS_PAGE_MAX, description="Versions of a page.")] = 20,
         before: Annotated[int, Query(ge=1, le=2**31 - 1, description="Versions below this one: `next` of the page before.")] = 2**31 - 1,
     ) -> Response:
-        owner = await desk.reader(request)
+        owner, _ = await desk.reader(request)
         found, more = await desk.run(
             lambda connection: event_types.versions(connection, owner, _text(event_type), before=before, limit=limit)
         )
@@ -202,7 +136,7 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
         )
         document = {**_shown(change.event_type, schema=True), "warnings": [_warning(one) for one in change.warnings]}
         if change.revocation_version is not None:
-            await desk.told(change.revocation_version)
+            await told(change.revocation_version)
         located = {"Location": f"/event-types/{event_type}"} if change.created else {}
         return desk.answer(request, 201 if change.created else 200, document, located)
 
@@ -219,17 +153,10 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
     )
     async def delete(request: Request, event_type: NamePath) -> Response:
         owner, actor = await desk.manager(request)
-        await desk.told(
-            await desk.run(lambda connection: event_types.delete(connection, owner, _text(event_type), actor=actor), change=True)
-        )
+        await told(await desk.run(lambda connection: event_types.delete(connection, owner, _text(event_type), actor=actor), change=True))
         return Response(status_code=204, headers=desk.headers(request))
 
     return routes
-
-
-def _owner(principal: Principal) -> tuple[Owner, str]:
-    """(whose catalogue, who is named in the audit log)."""
-    return Owner(principal.organization, principal.mode), f"key:{principal.key_id}"
 
 
 def _text(name: str) -> str:
@@ -294,8 +221,3 @@ def _version(version: Version) -> dict[str, Any]:
 
 def _warning(warned: Warned) -> dict[str, str]:
     return warned._asdict()
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:]

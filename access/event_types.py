@@ -13,13 +13,14 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from access import audit, compatibility, epoch, json_schemas
+from access import audit, changes, compatibility, epoch, json_schemas
+from access.changes import LimitReached, Owner, Unset
 from access.compatibility import Warned
 from access.organizations import NotThere
 from access.schema_walk import Document, SchemaError
 from access.texts import one_line
 from runtime.sql import load
-from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, Mode
+from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN
 
 #: Of an organization and mode: types there are, types there ever were, bytes of all schemas that are enforced.
 TYPES_MAX: Final = 1_000
@@ -34,21 +35,6 @@ PAGE_MAX: Final = 1_000
 VERSIONS_PAGE_MAX: Final = 50
 _TYPE: Final = re.compile(EVENT_TYPE_PATTERN)
 _INTEGER_MAX: Final = 2**31 - 1
-
-
-class LimitReached(ValueError):
-    """There are as many as there may be."""
-
-
-class TooManyChanges(ValueError):
-    """Changes come too fast; the same one can be made in a minute."""
-
-
-class Owner(NamedTuple):
-    """Whose catalogue: live and test are apart."""
-
-    organization: str
-    mode: Mode
 
 
 class EventType(NamedTuple):
@@ -80,13 +66,6 @@ class Change(NamedTuple):
     revocation_version: int | None
 
 
-class Unset:
-    """A member that was not given: it stays as it is."""
-
-
-UNSET: Final = Unset()
-
-
 def check_type(event_type: str) -> str:
     """Raises `ValueError` for a name that no event can have."""
     if len(event_type) > EVENT_TYPE_CHARS_MAX or not _TYPE.fullmatch(event_type):
@@ -110,7 +89,7 @@ def put(
     document = json_schemas.check(schema) if isinstance(schema, bytes) else None  # before the lock: it takes time
     key = {**owner._asdict(), "type": event_type}
     with connection.transaction():
-        _lock(connection, owner)
+        changes.lock(connection, owner)
         before = _find(connection, key)
         created = before is None or before.deleted
         told = description if not isinstance(description, Unset) else ("" if before is None or before.deleted else before.description)
@@ -170,7 +149,7 @@ def delete(connection: Connection[Any], owner: Owner, event_type: str, *, actor:
     """Events of the type are not checked any more; returns the revocation version. Raises `NotThere`, `TooManyChanges`."""
     key = {**owner._asdict(), "type": event_type}
     with connection.transaction():
-        _lock(connection, owner)
+        changes.lock(connection, owner)
         before = _get(connection, owner, event_type)
         _slow_enough(connection, owner.organization)
         connection.execute(load("access", "delete_event_type"), key)
@@ -212,11 +191,6 @@ def _not_there(event_type: str) -> NotThere:
     return NotThere(f"there is no event type {shown} in this organization and mode: list them to see which there are")
 
 
-def _lock(connection: Connection[Any], owner: Owner) -> None:
-    if connection.execute(load("access", "lock_organization"), {"id": owner.organization}).fetchone() is None:
-        raise NotThere(f"there is no organization {owner.organization}: `triggers org list` shows them")
-
-
 def _within_limits(connection: Connection[Any], key: dict[str, Any], schema: bytes) -> None:
     _slow_enough(connection, key["organization"])
     row = connection.execute(load("access", "measure_event_types"), key).fetchone() or (0, 0, 0)
@@ -229,9 +203,7 @@ def _within_limits(connection: Connection[Any], key: dict[str, Any], schema: byt
 
 
 def _slow_enough(connection: Connection[Any], organization: str) -> None:
-    row = connection.execute(load("access", "count_event_type_changes"), {"organization": organization}).fetchone()
-    if row is not None and row[0] >= CHANGES_PER_MINUTE_MAX:
-        raise TooManyChanges(f"event types may be changed {CHANGES_PER_MINUTE_MAX} times a minute: go on in a minute")
+    changes.check_pace(connection, organization, actions="event_type.", what="event types", per_minute_max=CHANGES_PER_MINUTE_MAX)
 
 
 def _version_of(connection: Connection[Any], key: dict[str, Any], schema: bytes) -> int:

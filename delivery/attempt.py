@@ -16,6 +16,8 @@ from yarl import URL
 
 from access import egress
 from delivery.egress import Connector, EgressDenied, Guard, Lookup, Resolver, system_lookup, tls_context
+from delivery.ours import is_ours
+from delivery.policy import LOCAL
 from runtime.settings import Settings
 from runtime.telemetry import log
 
@@ -30,11 +32,15 @@ _URLS_MAX: Final = 10_000
 
 
 class Result(NamedTuple):
-    """`status` is None when no answer came; then `error` is a class of `schemas.deliveries.Attempted`. `response`: first bytes of it."""
+    """`status` is None when no answer came; then `error` is a class of `schemas.deliveries.Attempted`. `response`: first bytes of it.
+
+    `retry_after`: that header's value, as it came.
+    """
 
     status: int | None
     error: str | None
     response: bytes
+    retry_after: str | None = None
 
 
 class Sender:
@@ -88,23 +94,23 @@ class Sender:
                     target, headers, named = await self._by_address(target, headers)
                 async with self._client.post(target, data=content, headers=headers, allow_redirects=False, **named) as answer:
                     kept = await self._read(answer)
-                    status = answer.status
-            return Result(status, None if 200 <= status <= 299 else "status", kept)
+                    status, retry_after = answer.status, answer.headers.get("Retry-After")
+            return Result(status, None if 200 <= status <= 299 else "status", kept, retry_after)
         except TimeoutError:
             return Result(None, "timeout", b"")
         except EgressDenied as error:
             return _denied(target.host, error)
-        except (aiohttp.ClientConnectorDNSError, socket.gaierror):
-            return Result(None, "dns", b"")
+        except (aiohttp.ClientConnectorDNSError, socket.gaierror) as error:
+            return Result(None, LOCAL if is_ours(error) else "dns", b"")
         except (aiohttp.ClientSSLError, ssl.SSLError):
             return Result(None, "tls", b"")
-        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError):
-            return Result(None, "connect", b"")
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError) as error:
+            return Result(None, LOCAL if is_ours(error) else "connect", b"")
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
             # TLS 1.3 refuses a client, for one without a certificate, only after the handshake.
             return Result(None, "tls" if isinstance(error.__cause__, ssl.SSLError) else "reset", b"")
-        except (aiohttp.ClientError, ValueError, OSError):
-            return Result(None, "protocol", b"")
+        except (aiohttp.ClientError, ValueError, OSError) as error:
+            return Result(None, LOCAL if is_ours(error) else "protocol", b"")
 
     async def _by_address(self, target: URL, headers: Mapping[str, str]) -> tuple[URL, Mapping[str, str], dict[str, Any]]:
         """The same request in terms of a checked address, for a proxy that would look the name up again. TLS and Host keep the name.

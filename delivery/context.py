@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from delivery.attempt import Sender
+from delivery.delays import for_parking
 from delivery.endpoints import Endpoints
+from delivery.gates import Gates
 from delivery.journal import Source
+from delivery.slots import Budget, Slots
 from runtime.clock import Clock
 from runtime.kafka import Bus, Headers
 from runtime.lifecycle import StallGuard
@@ -16,6 +19,9 @@ from runtime.settings import Settings
 from schemas.deliveries import PastAttempt
 from schemas.events import Ingested
 from schemas.ids import EndpointId
+
+#: Some endpoint took a delivery within this time: this machine reaches the world.
+_WORKING_S: Final = 60.0
 
 
 class Context:
@@ -40,15 +46,25 @@ class Context:
         self.guard = guard
         self.topic_delays = topic_delays
         self.worker = worker
-        self.slots = asyncio.Semaphore(settings.delivery.concurrency)
-        self._endpoint_slots: dict[EndpointId, asyncio.Semaphore] = {}
+        self.gates = Gates(settings.delivery, clock, secrets.token_hex(6))
+        self.slots = Slots(settings.delivery.concurrency, settings.delivery.slow_concurrency, settings.delivery.slow_after_s)
+        self.legs = Budget(settings.delivery.leg_bytes_in_flight_max)
+        self.parking_delays_s = for_parking(settings.delivery.delays_s, settings.delivery.journal_memory_s)
+        self._delivered_at_s: float | None = None
 
-    def endpoint_slots(self, endpoint: EndpointId) -> asyncio.Semaphore:
-        return self._endpoint_slots.setdefault(endpoint, asyncio.Semaphore(self.settings.endpoint_concurrency))
+    def delivered(self) -> None:
+        """Some endpoint took a delivery."""
+        self._delivered_at_s = self.clock.monotonic_s()
+
+    def reaches_others(self) -> bool:
+        return self._delivered_at_s is not None and self.clock.monotonic_s() - self._delivered_at_s < _WORKING_S
 
 
 class Task(NamedTuple):
-    """One attempt to make: of an event to an endpoint. `value` is the ingested value, `source` the record that asks for it."""
+    """One attempt to make: of an event to an endpoint. `value` is the ingested value, `source` the record that asks for it.
+
+    `hop` counts the delay topics before, -1 for a task of `events.accepted`; `parked`, `turn` and `not_before_ms`: see `RetryTask`.
+    """
 
     event: Ingested
     value: bytes
@@ -57,3 +73,7 @@ class Task(NamedTuple):
     history: Sequence[PastAttempt]
     source: Source
     headers: Headers
+    hop: int = -1
+    parked: int = 0
+    turn: str | None = None
+    not_before_ms: int = 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 import psycopg_pool
 
+from access import endpoint_schedules, event_filters
 from access.secrets import Keyring
 from runtime.clock import Clock
 from runtime.postgres import Pool
@@ -25,30 +27,49 @@ _PAUSE_FIRST_S: Final = 0.1
 _PAUSE_MAX_S: Final = 5.0
 
 
+class LegacySignature(NamedTuple):
+    """A signature in another sender's form, besides the standard one: the header's name and the scheme's (`delivery.sign`)."""
+
+    header: str
+    scheme: str
+
+
 class Endpoint(NamedTuple):
+    """`schedule_s`: pauses before attempts 2, 3, …, whatever name they go by. None elsewhere: what the worker is set to."""
+
     id: EndpointId
     organization: str
     mode: str
     url: str
     event_types: tuple[str, ...] | None
     secrets: tuple[bytes, ...]
+    headers: Mapping[str, str] = MappingProxyType({})
+    rate_per_minute: int | None = None
+    concurrency: int | None = None
+    schedule_s: tuple[float, ...] = ()
+    deadline_s: float | None = None
+    legacy_signature: LegacySignature | None = None
+    enabled: bool = True
+    failing_since_ms: int | None = None
 
     def takes(self, event_type: str) -> bool:
-        return self.event_types is None or event_type in self.event_types
+        return event_filters.takes(self.event_types, event_type)
 
 
 class Endpoints:
     """Look-ups of one worker. Every method waits for Postgres as long as it takes: our outage costs an endpoint no attempt."""
 
-    def __init__(self, pool: Pool, keyring: Keyring, clock: Clock, worker: str) -> None:
+    def __init__(self, pool: Pool, keyring: Keyring, clock: Clock, worker: str, schedule_s: Sequence[float]) -> None:
+        """`schedule_s`: the pauses of endpoints that have chosen no schedule."""
         self._pool = pool
         self._keyring = keyring
         self._clock = clock
         self._worker = worker
+        self._schedule_s = tuple(schedule_s)
         self._cache: dict[EndpointId, tuple[float, Endpoint | None]] = {}
 
     async def of(self, owners: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Endpoint]]:
-        """Enabled endpoints by (organization, mode): one query for a batch of events, always fresh."""
+        """Endpoints by (organization, mode), disabled ones too: one query for a batch of events, always fresh."""
         wanted = sorted(set(owners))
         if not wanted:
             return {}
@@ -56,7 +77,7 @@ class Endpoints:
         found: dict[tuple[str, str], list[Endpoint]] = {}
         for endpoint in await self._find("endpoints_of", values):
             found.setdefault((endpoint.organization, endpoint.mode), []).append(endpoint)
-            self._remember(endpoint.id, endpoint)
+            self._remember(endpoint.id, endpoint if endpoint.enabled else None)
         return found
 
     async def get(self, endpoint_id: EndpointId) -> Endpoint | None:
@@ -69,12 +90,35 @@ class Endpoints:
         self._remember(endpoint_id, endpoint)
         return endpoint
 
-    async def disable_gone(self, endpoint_id: EndpointId) -> None:
-        async def disable(connection: Any) -> None:
-            await connection.execute(load("delivery", "disable_gone"), {"id": endpoint_id, "actor": f"delivery:{self._worker}"})
+    async def disable_gone(self, endpoint_id: EndpointId) -> bool:
+        """Whether it was enabled until now."""
+        return await self._change("disable_gone", endpoint_id)
 
-        await self._until_postgres_answers(disable)
+    async def note_failing(self, endpoint_id: EndpointId, since_ms: int) -> None:
+        """The first failure after a success. An earlier one that is noted stays."""
+        await self._change("note_failing", endpoint_id, since_ms=since_ms)
+
+    async def note_recovered(self, endpoint_id: EndpointId) -> None:
+        await self._change("note_recovered", endpoint_id)
+
+    async def fails_since(self, endpoint_id: EndpointId, before_ms: int) -> bool:
+        """Whether it is enabled and noted as failing since before then."""
+        return bool(await self._find("endpoints_failing", {"ids": [endpoint_id], "before_ms": before_ms}))
+
+    async def disable_failing(self, endpoint_id: EndpointId, before_ms: int) -> bool:
+        """Whether it was enabled until now, and noted as failing since before then."""
+        return await self._change("disable_failing", endpoint_id, before_ms=before_ms)
+
+    async def _change(self, statement: str, endpoint_id: EndpointId, **values: Any) -> bool:
+        """One statement with its audit row, where it has one; whether it changed anything."""
+
+        async def change(connection: Any) -> bool:
+            done = await connection.execute(load("delivery", statement), {"id": endpoint_id, "actor": f"delivery:{self._worker}", **values})
+            return bool(done.rowcount > 0)
+
+        changed = await self._until_postgres_answers(change)
         self._cache.pop(endpoint_id, None)
+        return changed
 
     def _remember(self, endpoint_id: EndpointId, endpoint: Endpoint | None) -> None:
         if len(self._cache) >= _CACHED_MAX:
@@ -88,9 +132,29 @@ class Endpoints:
             sealed = await connection.execute(load("delivery", "secrets_of"), {"ids": [row[0] for row in rows]})
             for endpoint, ciphertext, master_key_id in await sealed.fetchall():
                 secrets.setdefault(endpoint, []).append(self._keyring.decrypt(master_key_id, bytes(ciphertext), endpoint.encode()))
-            return [Endpoint._make((*row[:4], tuple(row[4]) if row[4] else None, tuple(secrets.get(row[0], ())))) for row in rows]
+            return [self._endpoint(row, secrets.get(row[0], ())) for row in rows]
 
         return await self._until_postgres_answers(find)
+
+    def _endpoint(self, row: Sequence[Any], secrets: Sequence[bytes]) -> Endpoint:
+        organization, mode, url, event_types, headers, rate_per_minute, concurrency, schedule, schedule_s, deadline_s, legacy = row[1:12]
+        enabled, failing_since_ms = row[12:]
+        return Endpoint(
+            row[0],
+            organization,
+            mode,
+            url,
+            tuple(event_types) if event_types else None,
+            tuple(secrets),
+            headers,
+            rate_per_minute,
+            concurrency,
+            endpoint_schedules.resolve(schedule, schedule_s, self._schedule_s),
+            deadline_s,
+            None if legacy is None else LegacySignature(legacy["header"], legacy["scheme"]),
+            enabled,
+            failing_since_ms,
+        )
 
     async def _until_postgres_answers(self, work: Callable[[Any], Awaitable[T]]) -> T:
         pause_s = _PAUSE_FIRST_S

@@ -1,17 +1,30 @@
-"""What follows an attempt. Pure: the schedule and the time the attempt ended are parameters."""
+"""What follows an attempt, and what is done instead of one. Pure: the schedule and the times are parameters, jitter comes from the ids."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import msgspec
 
 from schemas.deliveries import Attempted, Dead, DeadLetter, PastAttempt, Retry, RetryTask
 from schemas.events import SCHEMA_VERSION
+from schemas.ids import EndpointId, EventId
 
 #: The receiver says it will never take this again (Standard Webhooks): the endpoint is disabled.
 GONE: Final = 410
+#: The error class of failures that are our own (`delivery.ours`).
+LOCAL: Final = "local"
+
+_SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
+#: Digits of a number of seconds that are looked at: more are as good as for ever.
+_DIGITS: Final = 15
+#: A Retry-After and a jitter together never make a pause longer than this many times itself.
+_PAUSES_MAX: Final = 2
 
 
 def succeeded(status: int | None) -> bool:
@@ -19,15 +32,67 @@ def succeeded(status: int | None) -> bool:
     return status is not None and 200 <= status <= 299
 
 
-def follow_up(status: int | None, attempt: int, ended_at_ms: int, schedule_s: Sequence[float]) -> Retry | Dead | None:
-    """None after success. `schedule_s[n]` is the pause between attempts n + 1 and n + 2; after the last the delivery is dead."""
+def follow_up(
+    status: int | None, attempt: int, ended_at_ms: int, schedule_s: Sequence[float], *, retry_after: str | None = None, jitter: float = 0.0
+) -> Retry | Dead | None:
+    """None after success. `schedule_s[n]` is the pause between attempts n + 1 and n + 2; after the last the delivery is dead.
+
+    The next attempt is due no earlier than the pause says, no earlier than `retry_after` asks, and no later than twice the pause. `jitter`
+    is a part of the pause, added (see `jitter_of`).
+    """
     if succeeded(status):
         return None
     if status == GONE:
         return Dead(reason="gone")
     if attempt > len(schedule_s):
         return Dead(reason="exhausted")
-    return Retry(attempt=attempt + 1, not_before_ms=ended_at_ms + round(schedule_s[attempt - 1] * 1000))
+    pause_ms = round(schedule_s[attempt - 1] * 1000)
+    asked_ms = retry_after_ms(retry_after, ended_at_ms) or 0
+    wait_ms = min(max(pause_ms, asked_ms) + round(jitter * pause_ms), _PAUSES_MAX * pause_ms)
+    return Retry(attempt=attempt + 1, not_before_ms=ended_at_ms + wait_ms)
+
+
+def retry_after_ms(value: str | None, now_ms: int) -> int | None:
+    """How long the receiver asks us to wait: seconds or an HTTP date (RFC 9110 section 10.2.3). None for anything else, never negative."""
+    if value is None:
+        return None
+    text = value.strip()
+    if _SECONDS.fullmatch(text):
+        return int(text[:_DIGITS]) * 1000
+    try:
+        at = parsedate_to_datetime(text)
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=UTC)  # "-0000", or a zone that is missing: an HTTP date is always UTC
+        return max(0, round(at.timestamp() * 1000) - now_ms)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def jitter_of(event_id: EventId, endpoint_id: EndpointId, number: int, most: float) -> float:
+    """At least 0, below `most`; the same for the same delivery and number, so that what a crash makes again is due when it was."""
+    digest = hashlib.sha256(f"{event_id}\n{endpoint_id}\n{number}".encode()).digest()
+    return most * int.from_bytes(digest[:8]) / 2**64
+
+
+def parked_ms(schedule_s: Sequence[float], attempt: int, parked: int) -> int:
+    """The longest a delivery may be put off at once: the pause it would meet if each time it was put off had been a failed attempt."""
+    if not schedule_s:
+        return 0
+    return round(schedule_s[min(attempt + parked, len(schedule_s)) - 1] * 1000)
+
+
+def put_off_ms(delays_s: Sequence[float], schedule_s: Sequence[float], attempt: int, parked: int) -> int:
+    """How long work waits for which there is no room: the smallest delay, each time a longer one, at most `parked_ms`."""
+    delay_ms = round(sorted(delays_s)[min(parked, len(delays_s) - 1)] * 1000)
+    return min(delay_ms, parked_ms(schedule_s, attempt, parked) or delay_ms)
+
+
+def is_our_outage(parked: int, schedule_s: Sequence[float], reaches_others: bool) -> bool:
+    """Whether a `local` failure costs no attempt: always while this machine reaches nobody. While it reaches others, an endpoint that
+    alone cannot be reached from here (a name whose servers do not answer, an address family we do not have) is given up on as any other,
+    in the end.
+    """
+    return not reaches_others or parked < len(schedule_s)
 
 
 def past(attempted: Attempted) -> PastAttempt:

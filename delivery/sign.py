@@ -1,4 +1,4 @@
-"""What a receiver gets: the body, the same bytes on every attempt, and the headers of Standard Webhooks that prove it. Pure."""
+"""What a receiver gets: the body, the same bytes on every attempt, and the headers that prove it: Standard Webhooks', or others'. Pure."""
 
 from __future__ import annotations
 
@@ -40,6 +40,23 @@ def headers(event_id: EventId, at_s: int, content: bytes, secrets: Sequence[byte
         "webhook-timestamp": str(at_s),
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
+
+
+def legacy(scheme: str, at_s: int, content: bytes, secrets: Sequence[bytes]) -> str | None:
+    """The value of a signature header in another sender's form, HMAC-SHA256 with the bytes of the secret; None for an unknown scheme.
+
+    `secrets` are newest first. `t-v1-hex` has room for a signature of each. The other schemes have room for one, and it is the oldest
+    secret's: the receiver gets the length of the overlap to learn the new one, and is never surprised by it.
+    """
+    oldest = secrets[-1]
+    if scheme == "sha256-hex-body":
+        return f"sha256={hmac.digest(oldest, content, hashlib.sha256).hex()}"
+    if scheme == "base64-body":
+        return base64.b64encode(hmac.digest(oldest, content, hashlib.sha256)).decode()
+    if scheme == "t-v1-hex":
+        signed = b"%d.%b" % (at_s, content)
+        return ",".join([f"t={at_s}", *(f"v1={hmac.digest(secret, signed, hashlib.sha256).hex()}" for secret in secrets)])
+    return None
 
 
 def _time(ms: int) -> str:

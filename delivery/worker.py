@@ -44,7 +44,7 @@ class DeliveryWorker:
         self._guard = guard
         self._name = f"delivery-{settings.delivery.slot}"
         self._delays = {retry_topic(delay): delay for delay in settings.delivery.delays_s}
-        self._endpoints = Endpoints(pool, keyring, clock, self._name)
+        self._endpoints = Endpoints(pool, keyring, clock, self._name, settings.delivery.schedule_s)
         self._bus = Bus(settings.kafka, client_id=self._name, linger_ms=1, gapless=True)
         self._owned: dict[int, PartitionWorker] = {}
         self._tails = TailReader(settings.kafka, list(self._delays), int(settings.delivery.journal_memory_s * 1000))

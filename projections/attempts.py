@@ -16,13 +16,14 @@ from schemas.topics import DELIVERIES_ATTEMPTS
 
 
 class Plan(NamedTuple):
-    """A row of `plans`, without its partition: one endpoint of a plan."""
+    """A row of `plans`, without its partition: one endpoint of a plan. `held`: it was disabled and got nothing."""
 
     organization: str
     mode: str
     event_id: str
     endpoint_id: str
     journal_offset: int
+    held: bool
 
 
 class Attempt(NamedTuple):
@@ -52,11 +53,8 @@ def fold(records: Iterable[tuple[Record, JournalRecord]]) -> tuple[list[Plan], l
     for record, entry in records:
         if isinstance(entry, Planned):
             # A plan without endpoints has no rows to be known by later: it must not win within a batch what it loses across two.
-            if entry.endpoint_ids:
-                planned.setdefault(
-                    (entry.organization, entry.mode, entry.event_id),
-                    [Plan(entry.organization, entry.mode, entry.event_id, e, record.offset) for e in sorted(set(entry.endpoint_ids))],
-                )
+            if entry.endpoint_ids or entry.held:
+                planned.setdefault((entry.organization, entry.mode, entry.event_id), _plans(entry, record.offset))
             continue
         retry = entry.next if isinstance(entry.next, Retry) else None
         dead = entry.next if isinstance(entry.next, Dead) else None
@@ -67,6 +65,14 @@ def fold(records: Iterable[tuple[Record, JournalRecord]]) -> tuple[list[Plan], l
         )  # fmt: skip
         attempts.setdefault(row[:5], row)
     return [plan for key in sorted(planned) for plan in planned[key]], [attempts[key] for key in sorted(attempts)]
+
+
+def _plans(entry: Planned, offset: int) -> list[Plan]:
+    held = dict.fromkeys(sorted(entry.held), True)
+    return [
+        Plan(entry.organization, entry.mode, entry.event_id, endpoint, offset, is_held)
+        for endpoint, is_held in {**held, **dict.fromkeys(sorted(entry.endpoint_ids), False)}.items()
+    ]
 
 
 async def write(connection: Connection, partition: int, decoded: Decoded, old: int, new: int) -> None:

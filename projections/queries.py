@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from projections.cursors import Position
@@ -140,6 +141,12 @@ async def find_duplicate(connection: Connection, owner: Owner, event_id: EventId
 async def ackable(connection: Connection, owner: Owner, event_ids: list[str]) -> dict[str, bool]:
     """Ids that are events of `owner`, and whether each is acknowledged already. Unknown and foreign ids are not in it."""
     cursor = await connection.execute(load("projections", "ackable"), {**owner._asdict(), "ids": event_ids})
+    return dict(await cursor.fetchall())
+
+
+async def held(connection: Connection, owner: Owner, endpoint_ids: Sequence[str]) -> dict[str, int]:
+    """How many events each endpoint of `owner` missed while it was disabled; those that missed none, and foreign ones, are not in it."""
+    cursor = await connection.execute(load("projections", "held_of"), {**owner._asdict(), "endpoint_ids": list(endpoint_ids)})
     return dict(await cursor.fetchall())
 
 

@@ -13,8 +13,10 @@ import psycopg_pool
 from confluent_kafka import KafkaException
 from msgspec import Raw
 
-from projections import acks, cursors, queries
+from access.endpoints import NOT_THERE
+from projections import acks, cursors, endpoint_attempts, queries
 from projections.cursors import Position
+from projections.endpoint_attempts import Outcome
 from projections.offsets import lock_partition
 from projections.pending import PendingLook
 from projections.queries import Owner, Status
@@ -148,6 +150,14 @@ class Reading:
             "inbox.acknowledged", organization=owner.organization, mode=owner.mode, count=len(ids), partition=report.partition,
             offset=report.offset, **{name.replace("-", "_"): (value or b"").decode(errors="replace") for name, value in headers},
         )  # fmt: skip
+
+    async def attempts(self, owner: Owner, endpoint: str, outcome: Outcome | None, *, before: int, limit: int) -> dict[str, Any]:
+        """A page of the attempts at an endpoint as the answer's document. Raises the problems `not-found` and `unavailable`."""
+        async with self._connection() as connection:
+            page = await endpoint_attempts.page(connection, owner, endpoint, outcome, before=before, limit=limit)
+        if page is None:
+            raise ProblemError(NOT_FOUND, f"{NOT_THERE.capitalize()}.")
+        return page
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:

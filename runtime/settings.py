@@ -101,6 +101,8 @@ class AccessSettings(_Section):
     last_used_interval_s: Seconds = 30.0
     #: Connections to Postgres for the operator API.
     control_connections_max: Positive = 8
+    #: Webhook endpoints of an organization and mode: each of its events may become as many deliveries.
+    endpoints_max: Positive = 50
 
 
 class IngestSettings(_Section):
@@ -154,9 +156,35 @@ class DeliverySettings(_Section):
     attempt_timeout_s: Seconds = 30.0
     response_bytes_max: Positive = 65_536
     response_bytes_kept: Positive = 4_096
-    concurrency: Positive = 128
-    endpoint_concurrency: Positive = 16
+    #: Part of a pause added to it at random, so that what failed together does not come back together. Nothing is ever taken off.
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
     in_flight_per_partition_max: Positive = 1_000
+
+    # What one endpoint may cost the others (docs/delivery.md).
+    #: Attempts at once of a worker. Those that take longer than `slow_after_s` give their place back and are counted apart, up to
+    #: `slow_concurrency`; endpoints known to be slow take only places of that kind.
+    concurrency: Positive = 128
+    slow_concurrency: Positive = 256
+    slow_after_s: Seconds = 1.0
+    #: Attempts at once at one endpoint that has no bound of its own. It begins with four and is found from successes and failures.
+    endpoint_concurrency: Positive = 16
+    #: Deliveries to one endpoint under way or waiting in memory; and how long one may be expected to wait. What exceeds either is put off.
+    endpoint_in_flight_max: Positive = 500
+    endpoint_wait_s: Seconds = 2.0
+    #: Bytes of retries and put-off work on their way to the log.
+    leg_bytes_in_flight_max: Positive = 33_554_432
+
+    # The circuit breaker of an endpoint. It opens after so many failures in a row, or when at least `breaker_ratio` of at least
+    # `breaker_attempts_min` attempts of the window failed.
+    breaker_failures: Positive = 10
+    breaker_ratio: Annotated[float, Field(gt=0, le=1)] = 0.7
+    breaker_attempts_min: Positive = 20
+    breaker_window_s: Seconds = 60.0
+    #: How long it stays open after 0, 1, … failed probes; none is longer than the largest delay topic.
+    breaker_open_s: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (5.0, 30.0, 120.0, 480.0, 1_800.0)
+    #: An endpoint that has failed for this long without one success is disabled.
+    disable_after_s: Seconds = 5 * 86_400.0
+
     commit_interval_s: Seconds = 0.5
     #: The journal is remembered (and re-read on assignment) at least this far back; longer than any pause a process survives.
     journal_memory_s: Seconds = 600.0

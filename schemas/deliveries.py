@@ -6,7 +6,7 @@ of that record and of its task: after a crash it is scheduled again as it was, n
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Raw, Struct
 
@@ -15,6 +15,8 @@ from schemas.ids import ENDPOINT_ID_PATTERN, EndpointId
 
 EndpointIdField = Annotated[EndpointId, Meta(pattern=ENDPOINT_ID_PATTERN, max_length=64)]
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000)]
+#: Of what only ever grows: far above anything that comes about within a topic's retention.
+COUNT_MAX: Final = 1_000_000_000
 
 
 class Retry(Struct, frozen=True, tag_field="kind", tag="retry"):
@@ -30,8 +32,12 @@ class Dead(Struct, frozen=True, tag_field="kind", tag="dead"):
     reason: Literal["exhausted", "gone", "endpoint_missing"]
 
 
-class Planned(Struct, frozen=True, kw_only=True, tag_field="kind", tag="planned"):
-    """The endpoints an accepted event goes to, fixed before its first attempt. `accepted_offset` is its place in `events.accepted`."""
+class Planned(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="planned"):
+    """The endpoints an accepted event goes to, fixed before its first attempt. `accepted_offset` is its place in `events.accepted`.
+
+    `held`: endpoints that would take it and were disabled when it came. Nothing is sent to them; what was missed can be counted and
+    recovered.
+    """
 
     v: int
     event_id: EventIdField
@@ -39,6 +45,7 @@ class Planned(Struct, frozen=True, kw_only=True, tag_field="kind", tag="planned"
     mode: Mode
     accepted_offset: Offset
     endpoint_ids: list[EndpointIdField]
+    held: list[EndpointIdField] = []
 
 
 class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="attempted"):
@@ -79,7 +86,9 @@ class PastAttempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RetryTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """On a delay topic: make attempt `attempt` of this event to this endpoint, not before `not_before_ms`.
 
-    `hop` counts the delay topics the task has been through before this one, so that each leg is recognised after a crash.
+    `hop` counts the delay topics the task has been through before this one, so that each leg is recognised after a crash. `parked` counts
+    how often this attempt was due and put off without being made; `turn` names who gave it its turn at `not_before_ms`, where the
+    endpoint has a rate (see `delivery.pace`).
 
     `event` is the ingested value, verbatim, so that every attempt posts the same bytes without reading another topic.
     """
@@ -91,7 +100,9 @@ class RetryTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoint_id: EndpointIdField
     attempt: AttemptNumber
     not_before_ms: Milliseconds
-    hop: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    hop: Annotated[int, Meta(ge=0, le=COUNT_MAX)] = 0
+    parked: Annotated[int, Meta(ge=0, le=COUNT_MAX)] = 0
+    turn: TextField | None = None
     history: list[PastAttempt]
     event: Raw
 

@@ -15,8 +15,9 @@ from typing import Final
 import psycopg
 import psycopg_pool
 
-from access import event_type_routes
+from access import endpoint_routes, event_type_routes
 from access.auth import Authenticator
+from access.endpoint_bodies import Rules
 from access.epoch import epoch_key, tell_caches
 from access.limits import Limiter
 from access.operator_desk import OperatorDesk
@@ -28,6 +29,7 @@ from ingest.append import Appender
 from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservations
 from ingest.routes import PostBatch, PostEvents
+from projections import endpoint_routes as attempt_routes
 from projections.pending import PendingLook
 from projections.reading import Reading
 from projections.routes import router
@@ -44,7 +46,8 @@ _PROBE_TIMEOUT_S: Final = 1.5
 def make_api(settings: Settings) -> Application:
     """Everything of the API process, wired. Raises `access.secrets.KeyringError` without master keys."""
     ingest, clock = settings.ingest, SYSTEM
-    cursor_key = Keyring.from_setting(settings.master_keys.get_secret_value()).derive(b"cursor")
+    keyring = Keyring.from_setting(settings.master_keys.get_secret_value())
+    cursor_key = keyring.derive(b"cursor")
     connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="api")
     authenticator = Authenticator(ingest, clock, connections, settings.access)
     tick = RedisTick(settings.redis, clock, watch=epoch_key(), on_watched=authenticator.on_epoch)
@@ -128,6 +131,8 @@ def make_api(settings: Settings) -> Application:
         [
             router(reading, authenticator.request, clock),
             event_type_routes.router(control, authenticator.request, partial(tell_caches, settings.redis), clock),
+            endpoint_routes.router(control, authenticator.request, keyring, Rules.of(settings), clock),
+            attempt_routes.router(reading, authenticator.request, clock),
             operator_router(desk, clock),
         ],
         version=version("triggers-on-kafka"),

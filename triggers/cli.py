@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from triggers.commands import admin, control, event_types, keys, operators, organizations, rebuild, run
+from triggers.commands import admin, endpoints, event_types, keyring, keys, operators, organizations, rebuild, run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.")
 admin.register(app)
@@ -13,8 +13,8 @@ rebuild.register(app)
 app.add_typer(organizations.org, name="org")
 app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
-app.add_typer(control.endpoint, name="endpoint")
-app.add_typer(control.keyring, name="keyring")
+app.add_typer(endpoints.endpoint, name="endpoint")
+app.add_typer(keyring.keyring, name="keyring")
 app.add_typer(event_types.event_type, name="event-type")
 
 

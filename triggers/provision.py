@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from access import api_keys, endpoints, keys, organizations
-from access.egress import Rules
+from access import api_keys, egress, endpoints, keys, organizations
+from access.changes import Owner
+from access.endpoint_bodies import Rules
+from access.endpoint_secrets import SECRET_BYTES
 from access.secrets import Keyring
 from runtime.clock import SYSTEM
 from runtime.postgres import connect
@@ -46,13 +48,20 @@ def make_key(settings: Settings, organization: OrganizationId, *, mode: Mode = "
 
 
 def make_endpoint(
-    settings: Settings, organization: OrganizationId, url: str, *, mode: Mode = "live", event_types: Sequence[str] | None = None
+    settings: Settings,
+    organization: OrganizationId,
+    url: str,
+    *,
+    mode: Mode = "live",
+    event_types: Sequence[str] | None = None,
+    **members: Any,
 ) -> tuple[EndpointId, str]:
-    """(endpoint id, signing secret)."""
+    """(endpoint id, signing secret). `members`: further ones of `access.endpoint_bodies.Configuration`."""
     with connect(settings.postgres, application="provision") as connection:
         made, secret = endpoints.add(
             connection, Keyring.from_setting(settings.master_keys.get_secret_value()),
-            ids.endpoint_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES)), organization=organization, mode=mode, url=url,
-            description="", event_types=event_types, random=os.urandom(endpoints.SECRET_BYTES), rules=Rules(insecure=True), actor=_ACTOR,
+            ids.endpoint_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES)), Owner(organization, mode),
+            {"url": url, "event_types": event_types, **members}, secret=os.urandom(SECRET_BYTES),
+            rules=Rules(egress.Rules(insecure=True), endpoints_max=settings.access.endpoints_max), actor=_ACTOR,
         )  # fmt: skip
     return made.id, secret

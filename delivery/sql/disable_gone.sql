@@ -1,6 +1,6 @@
 -- An endpoint that answered 410 is disabled, with its audit row, in one statement.
 WITH disabled AS (
-    UPDATE control.endpoints SET enabled = false, disabled_reason = 'gone', updated_at = now()
+    UPDATE control.endpoints SET enabled = false, disabled_reason = 'gone', disabled_at = now(), updated_at = now()
     WHERE id = %(id)s AND enabled
     RETURNING id, organization
 )

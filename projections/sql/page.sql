@@ -37,7 +37,7 @@ CROSS JOIN LATERAL (
         FROM attempts x
         WHERE x.organization = p.organization AND x.mode = p.mode AND x.event_id = p.event_id AND x.endpoint_id = p.endpoint_id
     ) t ON true
-    WHERE p.organization = i.organization AND p.mode = i.mode AND p.event_id = i.event_id
+    WHERE p.organization = i.organization AND p.mode = i.mode AND p.event_id = i.event_id AND NOT p.held
 ) d
 WHERE i.place <= %(limit)s AND i.bytes_before < %(bytes_max)s
 ORDER BY i.generation, i.position

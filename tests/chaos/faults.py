@@ -27,6 +27,7 @@ PLACES: dict[str, str] = {
     "delivery.after_plan": "delivery",
     "delivery.after_post": "delivery",
     "delivery.after_journal": "delivery",
+    "delivery.after_park": "delivery",
     "delivery.before_commit": "delivery",
 }
 

@@ -28,6 +28,9 @@ from triggers.system import PROCESSES, System, until
 
 _CONVERGE_S = 90.0
 _MOVE_S = 60.0
+#: The flaky receivers fail for the first seconds of each of these.
+_PHASE_S = 6.0
+_BAD_S = 3.0
 
 
 class Rig:
@@ -79,10 +82,10 @@ class Rig:
             self.system.start_process(name, arguments, armed)
 
     def load(self, organizations: int = 3, seed: int = 1) -> None:
-        """Begin writing: each organization, in a partition of its own, has an endpoint that takes everything and one that fails each
-        event twice."""
+        """Begin writing: each organization, in a partition of its own, has an endpoint that takes everything and one that has bad
+        times."""
         for number, tenant in enumerate(self._tenants(organizations)):
-            self.receiver.answers[f"/flaky/{number}"] = self._fail_twice
+            self.receiver.answers[f"/flaky/{number}"] = self._fail_in_bad_times
             self.endpoints[tenant.organization] = []
             for path in (f"/steady/{number}", f"/flaky/{number}"):
                 endpoint, self.receiver.secrets[path] = make_endpoint(self.system.settings, tenant.organization, self.receiver.url(path))
@@ -101,7 +104,10 @@ class Rig:
             found.setdefault(partition_of(record_key(tenant.organization), partitions), tenant)
         return list(found.values())
 
-    def _fail_twice(self, received: Received, _before: int) -> int:
+    def _fail_in_bad_times(self, received: Received, _before: int) -> int:
+        """Everything fails for a while, each event twice at most: breakers open, work is put off, and nothing need be given up."""
+        if received.at_s % _PHASE_S > _BAD_S:
+            return 204
         event_id = received.headers["webhook-id"]
         with self._flaky_lock:
             self._flaky[event_id] += 1

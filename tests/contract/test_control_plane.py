@@ -9,8 +9,10 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from access import api_keys, endpoints, keys, organizations
-from access.egress import Rules
+from access import api_keys, egress, endpoint_secrets, endpoints, keys, organizations
+from access.changes import Owner
+from access.endpoint_bodies import Rules
+from access.endpoint_secrets import SECRET_BYTES
 from access.organizations import NotThere, Organization
 from access.secrets import Keyring, KeyringError
 from runtime import migrations
@@ -80,13 +82,10 @@ def make_endpoint(
         control,
         keyring or ring("m"),
         ids.endpoint_id(*random_id()),
-        organization=organization,
-        mode="test",
-        url=URL,
-        description="mine",
-        event_types=types,
-        random=os.urandom(endpoints.SECRET_BYTES),
-        rules=Rules(),
+        Owner(organization, "test"),
+        {"url": URL, "description": "mine", "event_types": types},
+        secret=os.urandom(SECRET_BYTES),
+        rules=Rules(egress.Rules(), endpoints_max=50),
         actor=actor,
     )
 
@@ -203,8 +202,8 @@ def test_what_cannot_be_done_with_keys_is_refused_with_the_reason(control: Conne
 def test_an_endpoints_secret_is_sealed_for_it_and_readable_nowhere(control: Connection[Any], acme: Organization) -> None:
     made, text = make_endpoint(control, acme.id, types=["a", "b.c", "a"])
     every, _ = make_endpoint(control, acme.id)
-    assert endpoints.list_all(control) == [made, every]
-    assert (made.event_types, every.event_types, made.enabled) == (("a", "b.c"), None, True)
+    assert endpoints.page(control, None) == [made, every]
+    assert (made.configuration.event_types, every.configuration.event_types, made.enabled) == (["a", "b.c"], None, True)
     secret = base64.b64decode(text.removeprefix("whsec_"))
     assert len(secret) == 24
     assert opened(control, made.id, ring("m")) == secret
@@ -227,9 +226,9 @@ def test_after_a_rewrap_the_old_master_key_can_be_dropped(control: Connection[An
     made = [make_endpoint(control, acme.id, keyring=ring("o"))[0] for _ in range(2)]
     newer = make_endpoint(control, acme.id, keyring=ring("n", "o"))[0]
     secrets = [opened(control, endpoint.id, ring("n", "o")) for endpoint in (*made, newer)]
-    assert endpoints.rewrap(control, ring("n", "o"), actor=ACTOR) == 2
+    assert endpoint_secrets.rewrap(control, ring("n", "o"), actor=ACTOR) == 2
     assert [opened(control, endpoint.id, ring("n")) for endpoint in (*made, newer)] == secrets
-    assert endpoints.rewrap(control, ring("n"), actor=ACTOR) == 0
+    assert endpoint_secrets.rewrap(control, ring("n"), actor=ACTOR) == 0
     assert [entry[1:] for entry in audit_rows(control) if entry[1] == "secrets.rewrapped"] == [("secrets.rewrapped", None, "n")]
 
 
@@ -238,7 +237,7 @@ def test_a_rewrap_that_misses_a_master_key_changes_nothing(control: Connection[A
     make_endpoint(control, acme.id, keyring=ring("x"))
     before = everything(control)
     with pytest.raises(KeyringError, match="master key x is needed"):
-        endpoints.rewrap(control, ring("n", "o"), actor=ACTOR)
+        endpoint_secrets.rewrap(control, ring("n", "o"), actor=ACTOR)
     assert everything(control) == before
     assert opened(control, first.id, ring("o"))
 
@@ -248,7 +247,7 @@ CHANGES: dict[str, Callable[[Connection[Any], Organization, str, str], object]] 
     "key": lambda control, acme, key, actor: make_key(control, acme.id, actor=actor),
     "revoke": lambda control, acme, key, actor: api_keys.revoke(control, key, actor=actor),
     "endpoint": lambda control, acme, key, actor: make_endpoint(control, acme.id, actor=actor),
-    "rewrap": lambda control, acme, key, actor: endpoints.rewrap(control, ring("n", "m"), actor=actor),
+    "rewrap": lambda control, acme, key, actor: endpoint_secrets.rewrap(control, ring("n", "m"), actor=actor),
 }
 
 

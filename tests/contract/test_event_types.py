@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from access import event_types, organizations
-from access.event_types import UNSET, Change, LimitReached, Owner, TooManyChanges
+from access import changes, event_types, organizations
+from access.changes import UNSET, LimitReached, Owner, TooManyChanges
+from access.event_types import Change
 from access.organizations import NotThere
 from access.schema_walk import SchemaError
 from ingest.catalogue import Catalogue
@@ -266,7 +267,7 @@ def test_changes_of_one_organization_come_one_after_the_other(control: Connectio
     with connect(postgres, application="test") as other:
         other.autocommit = True
         with other.transaction():
-            event_types._lock(other, owner)
+            changes.lock(other, owner)
             control.execute("SET lock_timeout = '200ms'")
             for name in ("order.paid", "another"):  # also of another type: the limits are the organization's
                 with pytest.raises(psycopg.errors.LockNotAvailable):

@@ -33,7 +33,7 @@ from schemas.topics import DELIVERIES_ATTEMPTS, EVENTS_ACCEPTED, EVENTS_DUPLICAT
 
 ORGANIZATION = ids.organization_id(1, bytes(10))
 KEY = keys.record_key(ORGANIZATION)
-ENDPOINT = ids.endpoint_id(1, bytes(10))
+ENDPOINT, DISABLED = (ids.endpoint_id(n, bytes(10)) for n in (1, 2))
 TABLES = ("projection_offsets", "inbox", "acks", "unacked", "plans", "attempts", "duplicates")
 FOLDS = {fold.topic: fold for fold in folds.FOLDS}
 
@@ -48,6 +48,14 @@ def accepted(number: int) -> bytes:
         fingerprint=keys.fingerprint("t", None, b"%d" % number), payload=Raw(b"%d" % number), subject=None if number % 2 else "s",
     )  # fmt: skip
     return codec.encode_accepted(codec.encode(event), number, 100 + number)
+
+
+def plan(n: int, endpoints: list[ids.EndpointId], held: list[ids.EndpointId]) -> bytes:
+    return codec.encode(
+        Planned(
+            v=1, event_id=event_id(n), organization=ORGANIZATION, mode="live", accepted_offset=n, endpoint_ids=endpoints, held=held
+        )
+    )  # fmt: skip
 
 
 def failed(n: int, number: int, duration_ms: int) -> Attempted:
@@ -94,9 +102,11 @@ def log() -> dict[str, list[Record]]:
         DELIVERIES_ATTEMPTS: [],
     }
     for n in (0, 1):
-        planned = Planned(v=1, event_id=event_id(n), organization=ORGANIZATION, mode="live", accepted_offset=n, endpoint_ids=[ENDPOINT])
-        values[DELIVERIES_ATTEMPTS] += [codec.encode(planned), codec.encode(planned)]
+        planned = plan(n, [ENDPOINT], [DISABLED])
+        # The second copy was written late by another owner, which saw the endpoints as they were then.
+        values[DELIVERIES_ATTEMPTS] += [planned, plan(n, [DISABLED], [ENDPOINT])]
         values[DELIVERIES_ATTEMPTS] += [codec.encode(failed(n, number, duration_ms)) for duration_ms, number in enumerate((1, 2, 2))]
+    values[DELIVERIES_ATTEMPTS] += [plan(2, [], [DISABLED]), plan(2, [ENDPOINT, DISABLED], [])]
     records = {topic: [Record(i, 1_000 + i, KEY, v, ()) for i, v in enumerate(listed)] for topic, listed in values.items()}
     records[EVENTS_ACCEPTED] += [
         Record(9, 1, b"org_other", accepted(6), ()),
@@ -198,6 +208,9 @@ def test_any_way_of_folding_gives_the_tables_of_one_pass(way: Sequence[tuple[str
     assert found == expected
     assert len(expected["inbox"]) == 7
     assert len(expected["unacked"]) == 4
+    of_plans = {held: sorted(row[2:4] for row in expected["plans"] if row[-1] is held) for held in (False, True)}
+    assert of_plans[False] == [(event_id(n), ENDPOINT) for n in (0, 1)]
+    assert of_plans[True] == [(event_id(n), DISABLED) for n in (0, 1, 2)]
 
 
 async def _api_ack(tables: Shadow, offset: int) -> None:
@@ -212,6 +225,19 @@ async def _api_ack(tables: Shadow, offset: int) -> None:
 def test_what_cannot_be_read_or_is_under_a_foreign_key_is_parked_and_never_shown() -> None:
     decoded = FOLDS[EVENTS_ACCEPTED].decode(0, LOG[EVENTS_ACCEPTED])
     assert [(parked.record.offset, parked.error.reason) for parked in decoded.parked] == [(9, "key_mismatch"), (10, "malformed")]
+
+
+async def test_what_an_endpoint_missed_is_counted_for_its_owner_only(settings: Settings) -> None:
+    tables = await shadow(settings)
+    await one_pass(tables)
+    owners = [
+        queries.Owner(ORGANIZATION, "live"),
+        queries.Owner(ORGANIZATION, "test"),
+        queries.Owner(ids.organization_id(2, bytes(10)), "live"),
+    ]
+    counted = [await queries.held(tables.connection, owner, [ENDPOINT, DISABLED]) for owner in owners]
+    await tables.connection.close()
+    assert counted == [{DISABLED: 3}, {}, {}]
 
 
 async def test_pages_end_at_their_limit_or_bytes_and_say_whether_there_is_more(settings: Settings) -> None:

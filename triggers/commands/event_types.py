@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from access import audit, epoch, event_types
-from access.event_types import UNSET, EventType, Owner
+from access.changes import UNSET, Owner
+from access.event_types import EventType
 from access.json_schemas import SCHEMA_BYTES_MAX
 from runtime.settings import Settings
 from triggers.commands.options import Modes

@@ -1,8 +1,9 @@
 """Delivery under crashes, against the log itself.
 
-What runs is the real partition worker, with journal, lanes and watermark, over a log that lives in memory and an endpoint that fails
-as told. It may die at any record it sends. What may be asserted: each attempt number is journalled once, each leg of a retry is on its
-delay topic once, and the chain always ends in a delivery or a dead letter. What may never be asserted: how often a POST was made.
+What runs is the real partition worker, with journal, lanes, watermark and gates, over a log that lives in memory and an endpoint that fails
+as told. It may die at any record it sends; breakers open, turns are waited for and our own network is down, so deliveries are put off.
+What may be asserted: each attempt number is journalled once and never early, each leg of a retry is on its delay topic once, the chain
+always ends in a delivery or a dead letter, and a dead letter is told of. What may never be asserted: how often a POST was made.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from delivery import attempt
+from delivery import attempt, operational
 from delivery.context import Context
 from delivery.delays import choose, due_ms
 from delivery.endpoints import Endpoint
@@ -30,11 +32,11 @@ from runtime.kafka import Report
 from runtime.lifecycle import StallGuard
 from runtime.settings import DeliverySettings, Settings
 from schemas import codec, ids, keys
-from schemas.deliveries import Attempted, Planned
+from schemas.deliveries import Attempted, Planned, Retry
 from schemas.events import Ingested
 from schemas.ids import EventId
 from schemas.records import Record
-from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_ACCEPTED, retry_topic
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_ACCEPTED, EVENTS_INGESTED, retry_topic
 
 DELAYS_S = (0.5, 2.0)
 SCHEDULE_S = (0.5, 3.0)
@@ -99,17 +101,26 @@ class DyingBus:
 
 
 class Known:
-    """Endpoints that always exist."""
+    """Endpoints that always exist, all with one rate."""
+
+    def __init__(self, rate_per_minute: int | None) -> None:
+        self._rate_per_minute = rate_per_minute
 
     async def of(self, owners: Any) -> dict[tuple[str, str], list[Endpoint]]:
-        return {
-            owner: [Endpoint(e, ORGANIZATION, "live", f"http://receiver/{e}", None, (b"x" * 24,)) for e in ENDPOINTS] for owner in owners
-        }
+        return {owner: [await self.get(e) for e in ENDPOINTS] for owner in owners}
 
     async def get(self, endpoint_id: Any) -> Endpoint:
-        return Endpoint(endpoint_id, ORGANIZATION, "live", f"http://receiver/{endpoint_id}", None, (b"x" * 24,))
+        url = f"http://receiver/{endpoint_id}"
+        return Endpoint(
+            endpoint_id, ORGANIZATION, "live", url, None, (b"x" * 24,), rate_per_minute=self._rate_per_minute, schedule_s=SCHEDULE_S
+        )
 
-    async def disable_gone(self, _: Any) -> None: ...
+    async def disable_gone(self, _: Any) -> bool:
+        return True
+
+    async def note_failing(self, *_: Any) -> None: ...
+
+    async def note_recovered(self, _: Any) -> None: ...
 
 
 def read_tail(log: Log, checkpoint: str) -> Journal:
@@ -135,16 +146,25 @@ def read_tail(log: Log, checkpoint: str) -> Journal:
 
 
 async def live(
-    log: Log, lives: int, *, after: bool, commits: bool, statuses: Sequence[int | None], monkeypatch: pytest.MonkeyPatch
+    log: Log,
+    lives: int,
+    *,
+    after: bool,
+    commits: bool,
+    statuses: Sequence[int | str],
+    rate_per_minute: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One life of the partition's owner: take over, work until nothing moves or it dies, commit now and then."""
-    made = Settings(delivery=DeliverySettings(delays_s=DELAYS_S, schedule_s=SCHEDULE_S, journal_memory_s=0.001))
+    made = Settings(delivery=DeliverySettings(delays_s=DELAYS_S, journal_memory_s=0.001, breaker_failures=2, breaker_open_s=(0.5, 1.0)))
     clock, bus = Clock(log), DyingBus(log, lives, after=after)
     outcomes = iter(statuses)
 
     async def post(*_: Any) -> attempt.Result:
-        status = next(outcomes, 204)
-        return attempt.Result(status, None if status == 204 else "status" if status else "timeout", b"")
+        outcome = next(outcomes, 204)
+        if isinstance(outcome, str):
+            return attempt.Result(None, outcome, b"")
+        return attempt.Result(outcome, None if outcome == 204 else "status", b"")
 
     real_sleep = asyncio.sleep
 
@@ -155,7 +175,10 @@ async def live(
 
     monkeypatch.setattr("delivery.partition.asyncio.sleep", sleep)
     guard = StallGuard(1e9)
-    context = Context(made, clock, bus, Known(), SimpleNamespace(post=post), guard, {retry_topic(d): d for d in DELAYS_S}, "w")  # type: ignore[arg-type]
+    context = Context(
+        made, clock, bus, Known(rate_per_minute), SimpleNamespace(post=post), guard,  # type: ignore[arg-type]
+        {retry_topic(d): d for d in DELAYS_S}, "w",
+    )  # fmt: skip
     checkpoint = read_checkpoint(log.committed[EVENTS_ACCEPTED][1])
     lanes = {
         topic: Lane(
@@ -199,17 +222,30 @@ def accept(log: Log, number: int) -> EventId:
 @given(
     events=st.integers(1, 3),
     deaths=st.lists(st.tuples(st.integers(1, 12), st.booleans(), st.booleans()), max_size=5),
-    statuses=st.lists(st.sampled_from([204, 500, None, 410]), max_size=30),
+    statuses=st.lists(st.sampled_from([204, 500, "timeout", 410, "local"]), max_size=30),
+    rate_per_minute=st.sampled_from([None, 60]),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_crash_repeats_a_journalled_attempt_or_forks_a_retry(
-    events: int, deaths: list[tuple[int, bool, bool]], statuses: list[int | None], monkeypatch: pytest.MonkeyPatch
+    events: int,
+    deaths: list[tuple[int, bool, bool]],
+    statuses: list[int | str],
+    rate_per_minute: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = Log()
     accepted = [accept(log, number) for number in range(events)]
+
+    def one_life(lives: int, after: bool, commits: bool, outcomes: Sequence[int | str]) -> None:
+        asyncio.run(
+            live(
+                log, lives, after=after, commits=commits, statuses=outcomes, rate_per_minute=rate_per_minute, monkeypatch=monkeypatch,
+            )
+        )  # fmt: skip
+
     for lives, after, commits in deaths:
-        asyncio.run(live(log, lives, after=after, commits=commits, statuses=statuses, monkeypatch=monkeypatch))
-    asyncio.run(live(log, 1_000_000, after=True, commits=True, statuses=[], monkeypatch=monkeypatch))
+        one_life(lives, after, commits, statuses)
+    one_life(1_000_000, True, True, [])
 
     journal = [codec.journal.decode(record.value) for record in log.records(DELIVERIES_ATTEMPTS)]
     attempts = [entry for entry in journal if isinstance(entry, Attempted)]
@@ -225,6 +261,11 @@ def test_no_crash_repeats_a_journalled_attempt_or_forks_a_retry(
             assert [a.attempt for a in mine] == list(range(1, len(mine) + 1))
             assert mine, "never attempted"
             assert (mine[-1].outcome == "delivered") + dead[event_id, endpoint] == 1
+            for earlier, later in pairwise(mine):
+                assert isinstance(earlier.next, Retry)
+                assert later.started_at_ms >= earlier.next.not_before_ms
+    told = {event.id: event for event in (codec.ingested.decode(record.value) for record in log.records(EVENTS_INGESTED))}
+    assert Counter(event.type for event in told.values())[operational.DEAD_LETTER] == sum(dead.values())
 
 
 def test_a_delay_is_the_largest_that_fits_and_nothing_waits_longer_than_its_topic() -> None:

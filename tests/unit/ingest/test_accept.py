@@ -68,6 +68,7 @@ def test_any_printable_key_is_taken_as_it_is(key: str) -> None:
         (b'{"type":"a"}', "invalid-event"),
         (b'{"payload":1}', "invalid-event"),
         (b'{"type":1,"payload":1}', "invalid-event"),
+        (b'{"type":"triggers.endpoint.failing","payload":1}', "invalid-event"),
         (b'{"type":"a","payload":1,"id":"evt_x"}', "invalid-event"),
         (b'{"type":"a","payload":1,"organization":"org_x"}', "invalid-event"),
         (b'{"type":"a","payload":1,"mode":"live"}', "invalid-event"),

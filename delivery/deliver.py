@@ -1,0 +1,235 @@
+"""One delivery, one step: through the endpoint's gate to an attempt that is journalled, or put off; then what follows from it.
+
+Every step looks into the journal first, so that a step which an earlier owner (or an earlier life of this one) took is not taken again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Final, NamedTuple
+
+import msgspec
+
+from delivery import attempt, operational, policy, requests, sign
+from delivery.context import Context, Task
+from delivery.endpoints import Endpoint
+from delivery.gates import Gate, Refused, Verdict
+from delivery.health import Health
+from delivery.journal import Journal, Leg
+from delivery.outbox import Outbox
+from runtime.crashpoints import reach
+from runtime.metrics import ATTEMPT_SECONDS, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PARKED
+from runtime.telemetry import event_line
+from schemas import codec
+from schemas.codec import HEADER_REQUEST_ID, HEADER_TRACEPARENT
+from schemas.deliveries import Attempted, Dead, Retry, RetryTask
+from schemas.events import SCHEMA_VERSION
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_INGESTED
+
+#: Headers that travel with everything an event leads to: request id and trace.
+CARRIED: Final = (HEADER_REQUEST_ID, HEADER_TRACEPARENT)
+_MISSING: Final = "endpoint_missing"
+#: Error classes that tell nothing about the endpoint.
+_NOT_TOLD: Final = frozenset({_MISSING, policy.LOCAL})
+#: Part of the smallest delay that work which waits for a breaker is spread over.
+_SPREAD: Final = 0.5
+
+
+class _Made(NamedTuple):
+    """An attempt made now, and what it changed. `gate` is None where there is no endpoint any more."""
+
+    attempted: Attempted
+    gate: Gate | None
+    verdict: Verdict
+
+
+class Deliveries:
+    """The deliveries of one partition while it is owned."""
+
+    def __init__(self, context: Context, partition: int, journal: Journal, outbox: Outbox) -> None:
+        self._context = context
+        self._partition = partition
+        self._journal = journal
+        self._outbox = outbox
+        self._health = Health(context, outbox)
+        self._under_way: dict[tuple[str, str, int], asyncio.Event] = {}
+
+    async def step(self, task: Task) -> None:
+        """Make the attempt unless the log has it, or has it put off; then see to what follows it unless the log has that."""
+        key = (task.event.id, task.endpoint_id, task.attempt)
+        while (other := self._under_way.get(key)) is not None:
+            await other.wait()  # another copy of the task, left by a worker that stood still, or its earlier leg: it may settle this one
+        self._under_way[key] = asyncio.Event()
+        try:
+            if self._journal.has_leg(Leg(*key, task.hop + 1)):
+                return  # put off, or sent on, before: the later leg goes on from there
+            if (attempted := self._journal.attempted(*key)) is not None:
+                await self._follow_up(task, attempted)
+            elif (made := await self._make(task)) is not None:
+                await self._follow_up(task, made.attempted)
+                if made.gate is not None:
+                    await self._health.learn(made.gate, task.event.type, made.attempted, made.verdict)
+        finally:
+            self._under_way.pop(key).set()
+
+    async def _make(self, task: Task) -> _Made | None:
+        """The attempt, journalled; None where it was put off."""
+        context = self._context
+        endpoint = await context.endpoints.get(task.endpoint_id)
+        if endpoint is None:
+            missing = self._attempted(task, None, context.clock.now_ms(), 0, attempt.Result(None, _MISSING, b""))
+            await self._journalled(task, missing)
+            return _Made(missing, None, Verdict())
+        gate = context.gates.of(endpoint)
+        admitted = await gate.enter(again=task.hop >= 0, turn=task.turn, turn_ms=task.not_before_ms)
+        if isinstance(admitted, Refused):
+            await self._park(task, endpoint, admitted)
+            return None
+        made: Attempted | None = None
+        verdict = Verdict()
+        learned: bool | None = None
+
+        async def attempted() -> Attempted:
+            gate.begin(admitted)
+            return await self._post(task)
+
+        try:
+            with IN_FLIGHT.track_inprogress():
+                made = await context.slots.run(attempted, slow=gate.is_slow)
+            if made is not None and made.error not in _NOT_TOLD:
+                learned = made.outcome == "delivered"
+        finally:
+            verdict = gate.leave(admitted, learned)
+        if made is None:
+            await self._park(task, endpoint, Refused("slow"))
+            return None
+        if made.error == policy.LOCAL and policy.is_our_outage(task.parked, endpoint.schedule_s, context.reaches_others()):
+            await self._park(task, endpoint, Refused("local"))
+            return None
+        if learned:
+            context.delivered()
+        reach("delivery.after_post")
+        await self._journalled(task, made)
+        return _Made(made, gate, verdict)
+
+    async def _journalled(self, task: Task, made: Attempted) -> None:
+        report = await self._outbox.send(DELIVERIES_ATTEMPTS, codec.encode(made), task.event, task.headers)
+        self._journal.add_attempt(DELIVERIES_ATTEMPTS, report.offset, made, self._context.clock.now_ms(), task.source)
+        reach("delivery.after_journal")
+        ATTEMPTS.labels(made.outcome, made.error or "").inc()
+        event_line(
+            "delivery.attempted",
+            event_id=made.event_id,
+            organization=made.organization,
+            mode=made.mode,
+            endpoint_id=made.endpoint_id,
+            attempt=made.attempt,
+            outcome=made.outcome,
+            status=made.status,
+            error=made.error,
+            duration_ms=made.duration_ms,
+            partition=self._partition,
+            journal_offset=report.offset,
+            next=None if made.next is None else type(made.next).__name__.lower(),
+            **{name.replace("-", "_"): (value or b"").decode(errors="replace") for name, value in task.headers if name in CARRIED},
+        )
+
+    async def _post(self, task: Task) -> Attempted:
+        """The attempt's journal record. An endpoint that was deleted or disabled meanwhile gets nothing, and no more attempts."""
+        context, event = self._context, task.event
+        endpoint = await context.endpoints.get(task.endpoint_id)
+        started_at_ms, began_s = context.clock.now_ms(), context.clock.monotonic_s()
+        if endpoint is None:
+            return self._attempted(task, None, started_at_ms, 0, attempt.Result(None, _MISSING, b""))
+        content = sign.body(event)
+        headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers)
+        deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s
+        with ATTEMPT_SECONDS.time():
+            result = await context.sender.post(endpoint.url, content, headers, deadline_s)
+        return self._attempted(task, endpoint, started_at_ms, round((context.clock.monotonic_s() - began_s) * 1000), result)
+
+    def _attempted(self, task: Task, endpoint: Endpoint | None, started_at_ms: int, took_ms: int, result: attempt.Result) -> Attempted:
+        event = task.event
+        made = Attempted(
+            v=SCHEMA_VERSION,
+            event_id=event.id,
+            organization=event.organization,
+            mode=event.mode,
+            endpoint_id=task.endpoint_id,
+            attempt=task.attempt,
+            outcome="delivered" if policy.succeeded(result.status) else "failed",
+            started_at_ms=started_at_ms,
+            duration_ms=took_ms,
+            worker=self._context.worker,
+            status=result.status,
+            error=result.error,
+            response=base64.b64encode(result.response).decode() if result.response else None,
+        )
+        return msgspec.structs.replace(made, next=self._following(task, endpoint, made, result.retry_after))
+
+    def _following(self, task: Task, endpoint: Endpoint | None, made: Attempted, retry_after: str | None) -> Retry | Dead | None:
+        if endpoint is None:
+            return Dead(reason="endpoint_missing")
+        return policy.follow_up(
+            made.status,
+            made.attempt,
+            made.started_at_ms + made.duration_ms,
+            endpoint.schedule_s,
+            retry_after=retry_after,
+            jitter=policy.jitter_of(task.event.id, task.endpoint_id, task.attempt, self._context.settings.jitter),
+        )
+
+    async def _park(self, task: Task, endpoint: Endpoint, refused: Refused) -> None:
+        """Put it off to a delay topic with the same attempt number: no attempt is spent, and the record it came from is done."""
+        context = self._context
+        now_ms = context.clock.now_ms()
+        if refused.why == "rate" and refused.until_ms is not None:
+            until_ms, parked = refused.until_ms, task.parked
+        else:
+            settings, longest_ms = context.settings, policy.parked_ms(endpoint.schedule_s, task.attempt, task.parked)
+            if refused.until_ms is not None:  # all that wait for this time come back spread over a while: the first of them is the probe
+                spread_ms = _SPREAD * 1000 * min(settings.delays_s)
+                wait_ms = min(refused.until_ms - now_ms + round(spread_ms * self._drawn(task, 1.0)), longest_ms)
+            else:
+                wait_ms = policy.put_off_ms(settings.delays_s, endpoint.schedule_s, task.attempt, task.parked)
+            until_ms, parked = now_ms + round(wait_ms * (1 + self._drawn(task, settings.jitter))), task.parked + 1
+        put_off = RetryTask(
+            v=SCHEMA_VERSION,
+            organization=task.event.organization,
+            mode=task.event.mode,
+            event_id=task.event.id,
+            endpoint_id=task.endpoint_id,
+            attempt=task.attempt,
+            not_before_ms=until_ms,
+            hop=task.hop + 1,
+            parked=parked,
+            turn=refused.turn,
+            history=list(task.history),
+            event=msgspec.Raw(task.value),
+        )
+        await self._outbox.leg(put_off, task.event, task.source, task.headers)
+        reach("delivery.after_park")
+        PARKED.labels(refused.why).inc()
+
+    @staticmethod
+    def _drawn(task: Task, most: float) -> float:
+        return policy.jitter_of(task.event.id, task.endpoint_id, task.hop, most)
+
+    async def _follow_up(self, task: Task, attempted: Attempted) -> None:
+        following, event = attempted.next, task.event
+        if isinstance(following, Retry):
+            leg = Leg(event.id, task.endpoint_id, following.attempt, 0)
+            if self._journal.has_leg(leg) or self._journal.attempted(*leg[:3]) is not None:
+                return
+            await self._outbox.leg(policy.retry_task(attempted, following, task.history, task.value), event, task.source, task.headers)
+        elif isinstance(following, Dead) and not self._journal.is_dead(event.id, task.endpoint_id):
+            if following.reason == "gone":
+                await self._health.gone(event.type, attempted)
+            letter = policy.dead_letter(attempted, following, task.history, task.value)
+            told = operational.dead_letter(letter)
+            if told is not None:  # first: made again after a crash it is the same event, and dedup drops it
+                await self._outbox.send(EVENTS_INGESTED, codec.encode(told), told, ())
+            report = await self._outbox.send(DELIVERIES_DEAD, codec.encode(letter), event, task.headers)
+            self._journal.add_dead(DELIVERIES_DEAD, report.offset, event.id, task.endpoint_id, self._context.clock.now_ms(), task.source)
+            DEAD_LETTERS.labels(following.reason).inc()

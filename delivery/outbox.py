@@ -1,0 +1,51 @@
+"""What the owner of one partition writes: only while it is the owner, only to its own partition, and remembered in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+
+from delivery import delays
+from delivery.context import Context
+from delivery.journal import Journal, Leg, Source
+from runtime.kafka import Headers, Report
+from runtime.metrics import RETRIES_SCHEDULED
+from schemas import codec
+from schemas.codec import HEADER_EVENT_ID
+from schemas.deliveries import RetryTask
+from schemas.events import Ingested
+from schemas.keys import record_key
+from schemas.topics import retry_topic
+
+
+class Outbox:
+    """`close` when the partition is given back."""
+
+    def __init__(self, context: Context, partition: int, journal: Journal) -> None:
+        self._context = context
+        self._partition = partition
+        self._journal = journal
+        self._owned = True
+
+    def close(self) -> None:
+        self._owned = False
+
+    def send(self, topic: str, value: bytes, event: Ingested, headers: Headers) -> asyncio.Future[Report]:
+        """To our own partition of `topic`, only while it is ours: else `asyncio.CancelledError`."""
+        if not self._owned:
+            raise asyncio.CancelledError
+        self._context.guard.check()
+        carried = [(HEADER_EVENT_ID, event.id.encode()), *codec.STANDARD_HEADERS, *headers]
+        return self._context.bus.send(topic, value, record_key(event.organization), headers=carried, partition=self._partition)
+
+    async def leg(self, task: RetryTask, event: Ingested, source: Source, headers: Headers) -> None:
+        """Onto the delay topic that fits what remains until the task is due."""
+        context = self._context
+        put_off = task.parked > 0 or task.turn is not None
+        value = codec.encode(task)
+        async with context.legs.of(len(value)):
+            remaining_ms = task.not_before_ms - context.clock.now_ms()
+            topic = retry_topic(delays.choose(context.parking_delays_s if put_off else context.settings.delays_s, remaining_ms))
+            report = await self.send(topic, value, event, headers)
+        leg = Leg(task.event_id, task.endpoint_id, task.attempt, task.hop)
+        self._journal.add_leg(topic, report.offset, leg, context.clock.now_ms(), source)
+        RETRIES_SCHEDULED.labels(topic.rpartition(".")[2]).inc()

@@ -1,0 +1,211 @@
+"""Gate, slots and budget in an event loop: who is let through, who waits, who is sent away."""
+
+from __future__ import annotations
+
+import asyncio
+
+from delivery.endpoints import Endpoint
+from delivery.gates import Admitted, Gate, Gates, Refused
+from delivery.slots import Budget, Slots
+from runtime.settings import DeliverySettings
+from schemas import ids
+
+ORGANIZATION = ids.organization_id(1, bytes(10))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000
+
+    def now_ms(self) -> int:
+        return self.now
+
+    def monotonic_s(self) -> float:
+        return self.now / 1000
+
+
+def endpoint(number: int = 1, rate_per_minute: int | None = None, concurrency: int | None = None) -> Endpoint:
+    made = ids.endpoint_id(number, bytes(10))
+    return Endpoint(made, ORGANIZATION, "live", "http://x", None, (), rate_per_minute=rate_per_minute, concurrency=concurrency)
+
+
+def gate(clock: Clock, of: Endpoint | None = None, **settings: float) -> Gate:
+    return Gates(DeliverySettings.model_validate(settings), clock, "g").of(of or endpoint())
+
+
+async def admitted(one: Gate) -> Admitted:
+    found = await one.enter(again=False)
+    assert isinstance(found, Admitted), found
+    return found
+
+
+async def test_who_waits_gets_the_place_of_who_leaves_in_order() -> None:
+    clock = Clock()
+    one = gate(clock, endpoint(concurrency=1))
+    first = await admitted(one)
+    waiting = [asyncio.create_task(one.enter(again=False)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        assert not task.done()
+        one.leave(first, True)
+        await asyncio.wait([task], timeout=5)
+        found = task.result()
+        assert isinstance(found, Admitted)
+        first = found
+    one.leave(first, True)
+    assert one.at_rest
+
+
+async def test_who_is_cancelled_while_waiting_leaves_no_place_taken() -> None:
+    clock = Clock()
+    one = gate(clock, endpoint(concurrency=1))
+    first = await admitted(one)
+    waiting = [asyncio.create_task(one.enter(again=False)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    one.leave(first, True)  # hands its place to the next, which is cancelled before it learns of it
+    waiting[1].cancel()
+    await asyncio.wait(waiting, timeout=5)
+    last = waiting[2].result()
+    assert isinstance(last, Admitted)
+    one.leave(last, None)
+    assert one.at_rest
+
+
+async def test_an_open_breaker_sends_everybody_away_and_lets_one_probe_through() -> None:
+    clock = Clock()
+    one = gate(clock, endpoint(concurrency=1), breaker_failures=1)
+    first = await admitted(one)
+    waiting = [asyncio.create_task(one.enter(again=False)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert one.leave(first, False).opened
+    assert {type(found) for found in await asyncio.gather(*waiting)} == {Refused}
+    assert await one.enter(again=False) == Refused("open", clock.now + 5_000)
+    clock.now += 5_000
+    probe, *others = await asyncio.gather(*(one.enter(again=True) for _ in range(4)))
+    assert isinstance(probe, Admitted)
+    assert probe.permit == "probe"
+    assert all(isinstance(other, Refused) and other.why == "open" for other in others)
+    assert one.leave(probe, True).closed
+    assert isinstance(await one.enter(again=True), Admitted)
+
+
+async def test_a_probe_that_tells_nothing_is_followed_by_another() -> None:
+    clock = Clock()
+    one = gate(clock, breaker_failures=1)
+    one.leave(await admitted(one), False)
+    clock.now += 5_000
+    for _ in range(3):
+        probe = await one.enter(again=True)
+        assert isinstance(probe, Admitted)
+        one.leave(probe, None)
+
+
+async def test_what_exceeds_a_rate_comes_back_at_its_turn_and_is_let_through_then() -> None:
+    clock = Clock()
+    settings = DeliverySettings(delays_s=(1.0, 10.0))
+    one = Gates(settings, clock, "g").of(endpoint(rate_per_minute=60))
+    found = [await one.enter(again=False) for _ in range(10)]
+    passed = [each for each in found if isinstance(each, Admitted)]
+    refused = [each for each in found if isinstance(each, Refused)]
+    assert len(passed) == 3  # two seconds' worth, and the one whose turn is now
+    assert [each.until_ms for each in refused] == [clock.now + 1_000 * n for n in range(1, 8)]
+    for each in passed:
+        one.leave(each, True)
+    for late in refused:
+        assert late.until_ms is not None
+        clock.now = late.until_ms
+        back = await one.enter(again=True, turn=late.turn, turn_ms=late.until_ms)
+        assert isinstance(back, Admitted)
+        one.leave(back, True)
+
+
+async def test_slow_attempts_give_quick_ones_their_places() -> None:
+    slots, never = Slots(quick=2, slow=3, slow_after_s=0.02), asyncio.Event()
+
+    async def hang() -> str:
+        await never.wait()
+        return "at last"
+
+    async def quick() -> str:
+        return "quick"
+
+    hanging = [asyncio.create_task(slots.run(hang, slow=False)) for _ in range(3)]
+    assert await asyncio.wait_for(slots.run(quick, slow=False), 5) == "quick"
+    await asyncio.sleep(0.1)  # the third has changed places by now, as those before
+    assert await slots.run(quick, slow=True) is None
+    never.set()
+    assert await asyncio.gather(*hanging) == ["at last"] * 3
+    assert await slots.run(quick, slow=True) == "quick"
+
+
+async def test_a_busy_worker_takes_no_more_until_it_has_places() -> None:
+    slots, go = Slots(quick=2, slow=0, slow_after_s=5), asyncio.Event()
+    tasks = [asyncio.create_task(slots.run(go.wait, slow=False)) for _ in range(4)]
+    await asyncio.sleep(0)
+    taking = asyncio.create_task(slots.eased())
+    await asyncio.sleep(0.05)
+    assert not taking.done()
+    go.set()
+    await asyncio.wait_for(asyncio.gather(taking, *tasks), 5)
+
+
+async def test_waiting_for_the_worker_makes_no_endpoint_slow() -> None:
+    clock = Clock()
+    one = gate(clock, endpoint(concurrency=1))
+    first = await admitted(one)
+    clock.now += 60_000  # for a place
+    assert not one.is_slow
+    one.begin(first)
+    clock.now += 60_000
+    assert one.is_slow
+    one.leave(first, True)
+
+
+async def test_a_cancelled_attempt_is_cancelled_wherever_it_stands_and_its_place_is_free() -> None:
+    slots, cancelled = Slots(quick=1, slow=1, slow_after_s=0.02), []
+
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    async def quick() -> int:
+        return 1
+
+    for slow_already in (False, True):
+        task = asyncio.create_task(slots.run(hang, slow=False))
+        await asyncio.sleep(0.08 if slow_already else 0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert await slots.run(quick, slow=False) == 1
+        assert await slots.run(quick, slow=True) == 1
+    assert len(cancelled) == 2
+
+
+async def test_a_budget_is_given_in_order_and_comes_back_from_the_cancelled() -> None:
+    budget, order = Budget(10), []
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def take(size: int, name: str) -> None:
+        async with budget.of(size):
+            order.append(name)
+            entered.set()
+            await leave.wait()
+
+    tasks = [asyncio.create_task(take(size, name)) for size, name in ((8, "a"), (100, "b"), (8, "c"), (1, "d"))]
+    await entered.wait()
+    await asyncio.sleep(0)
+    assert order == ["a"]  # nobody overtakes
+    tasks[1].cancel()
+    await asyncio.wait([tasks[1]])
+    await asyncio.sleep(0)
+    assert order == ["a"]
+    leave.set()
+    await asyncio.wait_for(asyncio.gather(tasks[0], tasks[2], tasks[3]), 5)
+    assert order == ["a", "c", "d"]
+    async with budget.of(100):
+        pass
