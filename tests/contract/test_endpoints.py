@@ -301,7 +301,9 @@ async def test_delivery_reads_what_an_endpoint_was_told(control: Connection[Any]
     )  # fmt: skip
     assert (full.takes("order.paid.late"), full.takes("refund"), full.takes("order")) == (True, True, False)
     assert (len(standard.schedule_s), sum(standard.schedule_s[:2])) == (9, 305.0)
-    assert plain[6:] == ({}, None, None, (30.0, 120.0), None, None)
+    assert (plain.headers, plain.rate_per_minute, plain.concurrency, plain.schedule_s, plain.deadline_s, plain.legacy_signature) == (
+        {}, None, None, (30.0, 120.0), None, None,
+    )  # fmt: skip
 
 
 def test_changes_of_one_organization_come_one_after_the_other(control: Connection[Any], owner: Owner, postgres: PostgresSettings) -> None:

@@ -30,6 +30,7 @@ from tests.contract.egress.receivers import OK, Receiver, receiver, says, settin
 DELIVERED = Result(200, None, b"ok")
 DENIED = Result(None, "egress", b"")
 DNS = Result(None, "dns", b"")
+LOCAL = Result(None, "local", b"")
 NAME = "hooks.example.com"
 
 
@@ -155,28 +156,29 @@ async def test_looking_up_has_a_budget_and_a_name_that_hangs_costs_others_nothin
         began = time.monotonic()
         slow = [asyncio.create_task(sender.post(f"http://slow.example.com:{made.port}/", b"", {})) for _ in range(20)]
         assert await sender.post(f"http://{NAME}:{made.port}/", b"", {}) == DELIVERED
-        assert set(await asyncio.gather(*slow)) == {DNS}
+        # It may be our own resolver that does not answer: whether that costs an attempt is decided by whether others are reached.
+        assert set(await asyncio.gather(*slow)) == {LOCAL}
         assert 0.35 <= time.monotonic() - began < 1.4
-        assert await sender.post(f"http://slow.example.com:{made.port}/", b"", {}) == DNS
+        assert await sender.post(f"http://slow.example.com:{made.port}/", b"", {}) == LOCAL
         assert threading.active_count() <= before + 1
         release.set()
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "result"),
     [
-        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
-        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
-        OSError("anything"),
-        UnicodeError("label too long"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), DNS),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), LOCAL),
+        (OSError("anything"), DNS),
+        (UnicodeError("label too long"), DNS),
     ],
 )
-async def test_a_name_that_cannot_be_looked_up_is_a_dns_error(error: Exception) -> None:
+async def test_a_name_that_cannot_be_looked_up_is_a_dns_error_or_our_own(error: Exception, result: Result) -> None:
     def failing(_name: str) -> Sequence[str]:
         raise error
 
     async with Sender(settings(), failing) as sender:
-        assert await sender.post("http://nowhere.example.com/", b"", {}) == DNS
+        assert await sender.post("http://nowhere.example.com/", b"", {}) == result
     async with Sender(settings(), answers([])) as sender:
         assert await sender.post("http://nowhere.example.com/", b"", {}) == DNS
 

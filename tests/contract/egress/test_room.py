@@ -70,10 +70,11 @@ def test_a_redirect_into_the_network_is_a_failure(report: Report) -> None:
     assert report["results"]["redirect"][:2] == [307, "status"]
 
 
-@pytest.mark.parametrize("name", ["loop", "nowhere", "servfail", "silent"])
-def test_a_name_without_an_answer_is_a_dns_error_within_its_budget(name: str, report: Report) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("nowhere", "dns"), ("loop", "local"), ("servfail", "local"), ("silent", "local")])
+def test_a_name_without_an_answer_is_told_within_its_budget(name: str, expected: str, report: Report) -> None:
+    """`local` where it may be our name server that fails: delivery decides what that costs by whether it reaches others."""
     status, error, took_s = report["results"][name]
-    assert (status, error) == (None, "dns")
+    assert (status, error) == (None, expected)
     assert isinstance(took_s, float)
     assert took_s < 3.0  # the budget is 1.5 s in the room
 
