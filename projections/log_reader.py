@@ -81,7 +81,9 @@ class LogReader:
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 20,
                 "fetch.queue.backoff.ms": 5,
-                "max.partition.fetch.bytes": 4 * 1024 * 1024,
+                "max.partition.fetch.bytes": 16 * 1024 * 1024,
+                "queued.min.messages": 1_000_000,
+                "queued.max.messages.kbytes": 131_072,
             },
             logger=LIBRDKAFKA_LOGGER,
         )
