@@ -5,9 +5,11 @@ It reads exactly what it is asked for, in order within a partition, and stops lo
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -79,7 +81,9 @@ class LogReader:
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 20,
                 "fetch.queue.backoff.ms": 5,
-                "max.partition.fetch.bytes": 4 * 1024 * 1024,
+                "max.partition.fetch.bytes": 16 * 1024 * 1024,
+                "queued.min.messages": 1_000_000,
+                "queued.max.messages.kbytes": 131_072,
             },
             logger=LIBRDKAFKA_LOGGER,
         )
@@ -99,7 +103,8 @@ class LogReader:
             batch: dict[Place, list[Record]] = {}
             self._take_held(batch, left)
             if not batch:
-                self._take(batch, left)
+                with no_cycles():
+                    self._take(batch, left)
             for place, records in batch.items():
                 self._next[place] = records[-1].offset + 1
                 if self._next[place] == left[place]:
@@ -168,6 +173,18 @@ class LogReader:
             raise LogError(f"{message.topic()}[{message.partition()}] does not hold offset {message.offset()} any more: {error.str()}")
         if error.fatal() or error.code() not in _PASSING:
             raise KafkaException(error)
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """Without looking for garbage in cycles: a batch of records makes next to none, and the look takes long over so many."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def bounds(kafka: KafkaSettings, places: Iterable[Place]) -> dict[Place, Range]:

@@ -8,10 +8,8 @@ rebuild that was killed goes on where the shadow stands. One session holds the l
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -20,7 +18,7 @@ from psycopg import AsyncConnection, sql
 
 from projections.fold import Connection, Fold, Rows, Table
 from projections.folds import TARGETS, tables_of
-from projections.log_reader import Chunk, Place
+from projections.log_reader import Chunk, Place, no_cycles
 from projections.offsets import Fenced, load_offsets
 from projections.shadow_tables import OFFSETS_TABLE, SHADOW_SCHEMA, column_types, describe, make_indexes, make_like_live
 from runtime.crashpoints import reach
@@ -134,7 +132,7 @@ class Shadow:
 
     async def load(self, chunks: Sequence[Chunk]) -> None:
         """Put records into the tables as they come. What can only be written, not loaded, is written. Raises `Fenced`."""
-        with _no_cycles():
+        with no_cycles():
             await self._load(chunks)
         reach("rebuild.after_load")
 
@@ -220,18 +218,6 @@ class Shadow:
     async def _write(self, fold: Fold, chunk: Chunk) -> None:
         partition = chunk.place[1]
         await fold.write(self.connection, partition, fold.decode(partition, chunk.records), chunk.begin, chunk.end)
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Without looking for garbage in cycles: a batch of records makes none, and the look costs a third of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _code() -> str:

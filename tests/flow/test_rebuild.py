@@ -109,14 +109,13 @@ def test_a_running_system_goes_on_through_a_rebuild_and_its_tables_stay_the_same
 def until_quiet(system: System) -> None:
     """Until deliveries have ended and the worker has folded what they wrote."""
     last: list[dict[str, str]] = [{}]
+    ended = "EXISTS (SELECT FROM attempts a WHERE a.event_id = p.event_id AND a.endpoint_id = p.endpoint_id AND a.next_kind IS NULL)"
+    mine = "p.organization = (SELECT max(organization) FROM plans)"
 
     def unchanged() -> bool:
         now = sums(system.settings)
         same, last[0] = now == last[0], now
-        open_ = (
-            "SELECT count(*) FROM plans p WHERE NOT EXISTS (SELECT FROM attempts a WHERE a.event_id = p.event_id AND a.next_kind IS NULL)"
-        )
-        return same and fetch(system.settings, open_ + " AND organization = (SELECT max(organization) FROM plans)") == [(0,)]
+        return same and fetch(system.settings, f"SELECT count(*) FROM plans p WHERE NOT {ended} AND {mine}") == [(0,)]
 
     until(unchanged, 60, "the tables coming to rest", 1.5)
 

@@ -16,7 +16,6 @@ from runtime.postgres import connect
 from runtime.settings import PostgresSettings, Settings
 from tests.backends import Servers, start_servers
 from tests.conftest import TEST_ENVIRONMENT
-from tests.contract.databases import empty_database
 from tests.contract.rebuild.corpus import Corpus
 from tests.contract.rebuild.rig import execute, fold_live, rebuild
 from triggers.system import settings_of
@@ -48,17 +47,16 @@ def corpus(base: Settings) -> Corpus:
 @pytest.fixture
 def tables(base: Settings, corpus: Corpus) -> Iterator[Settings]:
     """Settings with empty tables in a database of their own."""
-    with empty_database(base.postgres) as made:
-        migrations.migrate(made)
-        yield base.model_copy(update={"postgres": made})
+    with database(base, "template1") as made:
+        migrations.migrate(made.postgres)
+        yield made
 
 
 @pytest.fixture(scope="package")
 def folded(base: Settings, corpus: Corpus) -> Iterator[Settings]:
     """Live tables folded from the whole log so far, with a finished shadow beside them. To be copied, not used."""
-    with empty_database(base.postgres) as made:
-        migrations.migrate(made)
-        settings = base.model_copy(update={"postgres": made})
+    with database(base, "template1") as settings:
+        migrations.migrate(settings.postgres)
         fold_live(settings)
         execute(settings, "UPDATE inbox SET type = type || 'x'")  # a difference, so that the shadow stays
         assert not rebuild(settings, verify_only=True).equal
@@ -69,24 +67,27 @@ def folded(base: Settings, corpus: Corpus) -> Iterator[Settings]:
 @pytest.fixture
 def live(folded: Settings) -> Iterator[Settings]:
     """A copy of `folded`."""
-    with copy_of(folded) as made:
+    with database(folded, str(conninfo_to_dict(folded.postgres.dsn.get_secret_value())["dbname"])) as made:
         yield made
 
 
 @contextmanager
-def copy_of(settings: Settings) -> Iterator[Settings]:
-    """The database once more, as it is; nobody may be connected to it."""
-    dsn, name = settings.postgres.dsn.get_secret_value(), f"test_{secrets.token_hex(6)}"
+def database(settings: Settings, template: str) -> Iterator[Settings]:
+    """A copy of a database, which nobody may be using. No connection is kept meanwhile: a test here kills the server."""
+    dsn, text = settings.postgres.dsn.get_secret_value(), f"test_{secrets.token_hex(6)}"
+    name = sql.Identifier(text)
 
-    def database(other: str) -> PostgresSettings:
+    def named(other: str) -> PostgresSettings:
         return settings.postgres.model_copy(update={"dsn": SecretStr(make_conninfo(dsn, dbname=other))})
 
-    source = str(conninfo_to_dict(dsn)["dbname"])
-    with connect(database("postgres"), application="test") as admin:
-        admin.autocommit = True
-        admin.execute("SET statement_timeout = 0")
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source)))
-        try:
-            yield settings.model_copy(update={"postgres": database(name)})
-        finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    def administer(statement: sql.Composed) -> None:
+        with connect(named("postgres"), application="test") as admin:
+            admin.autocommit = True
+            admin.execute("SET statement_timeout = 0")
+            admin.execute(statement)
+
+    administer(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template)))
+    try:
+        yield settings.model_copy(update={"postgres": named(text)})
+    finally:
+        administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))

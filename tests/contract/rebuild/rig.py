@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -15,10 +14,12 @@ from projections.log_reader import LogReader, Place, Range, bounds
 from projections.offsets import load_offsets
 from projections.rebuild import Progress, Rebuild, Report
 from projections.shadow import connect as connect_for_long
+from runtime import migrations
 from runtime.clock import SYSTEM
 from runtime.postgres import FOLDS_SCHEMA
 from runtime.postgres import connect as connect_once
 from runtime.settings import Settings
+from tests.contract.databases import empty_database
 
 TABLES = [table.name for table in tables_of(FOLDS)]
 
@@ -82,4 +83,10 @@ def fetch(settings: Settings, statement: str, *values: object) -> list[tuple[Any
         return connection.execute(statement.encode(), values).fetchall()
 
 
-Change = Callable[[Settings], None]
+def straight(settings: Settings) -> dict[str, str]:
+    """The sums of one pass over the whole log into another database."""
+    with empty_database(settings.postgres) as made:
+        migrations.migrate(made)
+        other = settings.model_copy(update={"postgres": made})
+        fold_live(other, batch=5_000)
+        return sums(other)

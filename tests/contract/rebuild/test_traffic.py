@@ -6,23 +6,12 @@ import threading
 
 import pytest
 
-from runtime import migrations
 from runtime.postgres import connect
 from runtime.settings import Settings
-from tests.contract.databases import empty_database
 from tests.contract.rebuild.corpus import Corpus
-from tests.contract.rebuild.rig import execute, fetch, fold_live, rebuild, sums
+from tests.contract.rebuild.rig import execute, fetch, fold_live, rebuild, straight, sums
 from tests.contract.rebuild.traffic import Traffic, ack_as_the_api
 from triggers.system import until
-
-
-def straight(settings: Settings) -> dict[str, str]:
-    """The sums of one pass over the whole log into another database."""
-    with empty_database(settings.postgres) as made:
-        migrations.migrate(made)
-        other = settings.model_copy(update={"postgres": made})
-        fold_live(other, batch=5_000)
-        return sums(other)
 
 
 @pytest.mark.timeout(240)

@@ -66,9 +66,12 @@ class Traffic:
 
     def _produce(self) -> None:
         """No faster than the live folds take it."""
-        folds = self.done["fold"]
+        before = self._folded()
         self._corpus.produce(100)
-        until(lambda: self.done["fold"] > folds or self._stop.is_set(), 60, "the live folds going on")
+        until(lambda: self._folded() > before or self._stop.is_set(), 60, "the live folds going on")
+
+    def _folded(self) -> int:
+        return int(fetch(self._settings, "SELECT coalesce(sum(next_offset), 0) FROM projection_offsets")[0][0])
 
     def _ack(self) -> None:
         rows = fetch(self._settings, "SELECT organization, mode, event_id FROM unacked ORDER BY random() LIMIT 1")
