@@ -205,7 +205,9 @@ class PartitionWorker:
 
 def _takers(event: Ingested, endpoints: Sequence[Endpoint]) -> tuple[list[EndpointId], list[EndpointId]]:
     """Who gets an event, and who would if it were not disabled. Operational events go to those only who ask for them by name."""
-    takers = [e for e in endpoints if e.takes(event.type) and (not is_reserved(event.type) or operational.names_reserved(e.event_types))]
+    takers = [
+        e for e in endpoints if e.takes(event.type) and (not is_reserved(event.type) or operational.asked_for(e.event_types, event.type))
+    ]
     return [e.id for e in takers if e.enabled], [e.id for e in takers if not e.enabled]
 
 
