@@ -91,7 +91,8 @@ def add(
     configuration = changed(None, members, rules)
     organizations.get(connection, owner.organization)
     with connection.transaction():
-        _begin_change(connection, owner)
+        changes.lock(connection, owner)
+        _check_pace(connection, owner)
         row = connection.execute(load("access", "count_endpoints"), owner._asdict()).fetchone()
         if row is not None and row[0] >= rules.endpoints_max:
             raise LimitReached(f"there may be {rules.endpoints_max} endpoints in an organization and mode: delete one first")
@@ -210,16 +211,21 @@ def _possible(endpoint: str) -> bool:
     return _ID.fullmatch(endpoint) is not None
 
 
-def _begin_change(connection: Connection[Any], owner: Owner) -> None:
-    changes.lock(connection, owner)
-    changes.check_pace(connection, owner.organization, actions="endpoint.", what="endpoints", per_minute_max=CHANGES_PER_MINUTE_MAX)
-
-
 def _held(connection: Connection[Any], owner: Owner | None, endpoint: str) -> Endpoint:
-    """The endpoint as it is, held until the transaction ends. First the organization, as `add` does, so that no two wait in a ring."""
-    _begin_change(connection, get(connection, owner, endpoint).owner)
+    """The endpoint as it is, held until the transaction ends. First the organization, as `add` does, so that no two wait in a ring.
+
+    Operators' changes are not held back, whatever its owner is busy with.
+    """
+    found = get(connection, owner, endpoint)
+    changes.lock(connection, found.owner)
+    if owner is not None:
+        _check_pace(connection, owner)
     connection.execute(load("access", "lock_endpoint"), {"id": endpoint})
     return get(connection, owner, endpoint)  # a statement of its own: it sees what the lock was waited for
+
+
+def _check_pace(connection: Connection[Any], owner: Owner) -> None:
+    changes.check_pace(connection, owner.organization, actions="endpoint.", what="endpoints", per_minute_max=CHANGES_PER_MINUTE_MAX)
 
 
 def _audit(connection: Connection[Any], actor: str, what: str, found: Endpoint, detail: Mapping[str, Any]) -> None:

@@ -219,9 +219,7 @@ def test_changes_that_come_too_fast_are_held_back(control: Connection[Any], owne
             call()
     assert everything(control) == before
     add(control, make_owner(control))
-    made = endpoints.get(control, owner, made.id)
-    control.execute("INSERT INTO control.audit_log (actor, action, target, organization, at) "
-                    "VALUES ('a', 'endpoint.updated', 't', %s, now() - interval '61 seconds')", (owner.organization,))  # fmt: skip
+    endpoints.disable(control, None, made.id, reason="operator", actor=ACTOR)  # an operator need not wait
     control.execute("UPDATE control.audit_log SET at = at - interval '61 seconds'")
     update(control, owner, made.id, description="3")
 
@@ -304,6 +302,19 @@ async def test_delivery_reads_what_an_endpoint_was_told(control: Connection[Any]
     assert (plain.headers, plain.rate_per_minute, plain.concurrency, plain.schedule_s, plain.deadline_s, plain.legacy_signature) == (
         {}, None, None, (30.0, 120.0), None, None,
     )  # fmt: skip
+
+
+async def test_an_endpoint_that_answered_410_is_disabled_since_then_until_its_owner_enables_it(
+    control: Connection[Any], owner: Owner, postgres: PostgresSettings
+) -> None:
+    made = add(control, owner)
+    async with pool(postgres, search_path=CONTROL_SCHEMA, application="test") as connections:
+        await Endpoints(connections, RING, SYSTEM, "w", ()).disable_gone(made.id)
+    gone = endpoints.get(control, owner, made.id)
+    assert (gone.enabled, gone.disabled_reason, gone.disabled_at_ms is not None) == (False, "gone", True)
+    assert await seen_by_delivery(postgres, owner) == []
+    endpoints.enable(control, owner, made.id, actor=ACTOR)
+    assert [one.id for one in await seen_by_delivery(postgres, owner)] == [made.id]
 
 
 def test_changes_of_one_organization_come_one_after_the_other(control: Connection[Any], owner: Owner, postgres: PostgresSettings) -> None:

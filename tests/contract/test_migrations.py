@@ -102,6 +102,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was_and_the_lock_free(
 
 
 ORGANIZATION = "INSERT INTO control.organizations (id, name) VALUES ('org_1', 'one'); "
+ENDPOINT = ORGANIZATION + "INSERT INTO control.endpoints (id, organization, mode, url, "
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,16 @@ ORGANIZATION = "INSERT INTO control.organizations (id, name) VALUES ('org_1', 'o
             ORGANIZATION + "INSERT INTO control.endpoints (id, organization, mode, url) VALUES ('e', 'org_1', 'prod', 'https://x')",
             "endpoints_mode_check",
         ),
+        (ENDPOINT + "concurrency) VALUES ('e', 'org_1', 'live', 'https://x', 65)", "endpoints_concurrency_check"),
+        (ENDPOINT + "deadline_s) VALUES ('e', 'org_1', 'live', 'https://x', 61)", "endpoints_deadline_s_check"),
+        (ENDPOINT + "schedule) VALUES ('e', 'org_1', 'live', 'https://x', 'hourly')", "endpoints_schedule_check"),
+        (ENDPOINT + "schedule) VALUES ('e', 'org_1', 'live', 'https://x', 'custom')", "endpoints_own_schedule"),
+        (ENDPOINT + "schedule_s) VALUES ('e', 'org_1', 'live', 'https://x', '{1}')", "endpoints_own_schedule"),
+        (ENDPOINT + "schedule, schedule_s) VALUES ('e', 'org_1', 'live', 'https://x', 'custom', '{}')", "endpoints_schedule_s_check"),
+        (ENDPOINT + "schedule, schedule_s) VALUES ('e', 'org_1', 'live', 'https://x', 'custom', '{1,null}')", "endpoints_schedule_s_check"),
+        (ENDPOINT + "schedule, schedule_s) VALUES ('e', 'org_1', 'live', 'https://x', 'custom', '{0.5}')", "endpoints_schedule_s_check"),
+        (ENDPOINT + "deleted_at) VALUES ('e', 'org_1', 'live', 'https://x', now())", "endpoints_deleted_disabled"),
+        (ENDPOINT + "disabled_reason) VALUES ('e', 'org_1', 'live', 'https://x', 'bored')", "endpoints_disabled_reason_check"),
         (
             "INSERT INTO control.endpoint_secrets (endpoint, id, ciphertext, master_key_id) VALUES ('none', 1, '', 'm')",
             "endpoint_secrets_endpoint_fkey",

@@ -34,9 +34,9 @@ def upgrade() -> None:
         -- The first failure after a success; a success clears it.
         ADD COLUMN failing_since    timestamptz,
         ADD COLUMN deleted_at       timestamptz,
-        ADD CHECK ((schedule = 'custom') = (schedule_s IS NOT NULL)),
-        ADD CHECK (deleted_at IS NULL OR NOT enabled),
-        ADD CHECK (disabled_reason IN ('operator', 'owner', 'gone', 'failing'));
+        ADD CONSTRAINT endpoints_own_schedule CHECK ((schedule = 'custom') = (schedule_s IS NOT NULL)),
+        ADD CONSTRAINT endpoints_deleted_disabled CHECK (deleted_at IS NULL OR NOT enabled),
+        ADD CONSTRAINT endpoints_disabled_reason_check CHECK (disabled_reason IN ('operator', 'owner', 'gone', 'failing'));
 
     UPDATE control.endpoints SET disabled_at = updated_at WHERE NOT enabled;
 
