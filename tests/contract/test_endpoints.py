@@ -312,9 +312,9 @@ async def test_an_endpoint_that_answered_410_is_disabled_since_then_until_its_ow
         await Endpoints(connections, RING, SYSTEM, "w", ()).disable_gone(made.id)
     gone = endpoints.get(control, owner, made.id)
     assert (gone.enabled, gone.disabled_reason, gone.disabled_at_ms is not None) == (False, "gone", True)
-    assert await seen_by_delivery(postgres, owner) == []
+    assert [one.enabled for one in await seen_by_delivery(postgres, owner)] == [False]  # what comes is counted as held
     endpoints.enable(control, owner, made.id, actor=ACTOR)
-    assert [one.id for one in await seen_by_delivery(postgres, owner)] == [made.id]
+    assert [(one.id, one.enabled) for one in await seen_by_delivery(postgres, owner)] == [(made.id, True)]
 
 
 def test_changes_of_one_organization_come_one_after_the_other(control: Connection[Any], owner: Owner, postgres: PostgresSettings) -> None:
