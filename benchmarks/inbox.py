@@ -39,8 +39,8 @@ SELECT organization, mode, event_id, partition, position, 1795000000000 FROM fol
 WHERE organization = %(organization)s AND position %% %(acked)s = 0;
 """
 _FILL_UNACKED = """
-INSERT INTO folds.unacked (organization, mode, generation, position, event_id)
-SELECT organization, mode, generation, position, event_id FROM folds.inbox
+INSERT INTO folds.unacked (organization, mode, generation, position, event_id, type)
+SELECT organization, mode, generation, position, event_id, type FROM folds.inbox
 WHERE organization = %(organization)s AND position %% %(acked)s <> 0;
 """
 

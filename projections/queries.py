@@ -103,7 +103,9 @@ async def page(
 
     A page also ends with the event whose payload brings it to `bytes_max`.
     """
-    statement = load("projections", "page").replace(b"{positions}", load("projections", f"page_{status}"))
+    statement = load("projections", "page").replace(
+        b"{positions}", load("projections", f"page_{status}" if event_type is None else f"page_{status}_of_type")
+    )
     values = {
         **owner._asdict(),
         "type": event_type,

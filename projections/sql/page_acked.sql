@@ -5,6 +5,5 @@ CROSS JOIN LATERAL (
     SELECT FROM acks WHERE organization = i.organization AND mode = i.mode AND event_id = i.event_id OFFSET 0
 ) a
 WHERE i.organization = %(organization)s AND i.mode = %(mode)s AND (i.generation, i.position) > (%(generation)s, %(offset)s)
-  AND (%(type)s::text IS NULL OR i.type = %(type)s)
 ORDER BY i.generation, i.position
 LIMIT %(limit)s + 1

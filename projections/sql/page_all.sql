@@ -2,6 +2,5 @@
 SELECT i.organization, i.mode, i.generation, i.position
 FROM inbox i
 WHERE i.organization = %(organization)s AND i.mode = %(mode)s AND (i.generation, i.position) > (%(generation)s, %(offset)s)
-  AND (%(type)s::text IS NULL OR i.type = %(type)s)
 ORDER BY i.generation, i.position
 LIMIT %(limit)s + 1

@@ -80,9 +80,8 @@ def test_a_lost_ack_is_told_although_the_event_looks_as_if_nobody_had_acked_it(l
     organization, _, event_id, position = row_of(live, "acks")
     (inbox,) = fetch(live, "SELECT position FROM inbox WHERE organization = %s AND event_id = %s", organization, event_id)
     execute(live, "DELETE FROM acks WHERE organization = %s AND event_id = %s", organization, event_id)
-    unacked = (
-        "INSERT INTO unacked SELECT organization, mode, generation, position, event_id FROM inbox WHERE organization = %s AND event_id = %s"
-    )
+    unacked = "INSERT INTO unacked SELECT organization, mode, generation, position, event_id, type FROM inbox"
+    unacked += " WHERE organization = %s AND event_id = %s"
     assert execute(live, unacked, organization, event_id) == 1
     assert found(live) == {
         ("acks", "missing", event_id, INBOX_ACKS, position, ()),
