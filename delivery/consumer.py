@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, cast
 
@@ -154,6 +155,7 @@ class ConsumerThread:
 
     def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
         final = self._wait(self._owner.revoked(lost=False), _REVOKE_TIMEOUT_S + 5)
+        self._forget_asked()
         if final:
             self._guard.check()
             try:
@@ -161,8 +163,15 @@ class ConsumerThread:
             except KafkaException as error:
                 log.warning("commit.refused", error=str(error))
 
+    def _forget_asked(self) -> None:
+        """What was asked for lanes that are gone: a pause would hold a partition that has come back, with nobody to resume it."""
+        with suppress(Empty):
+            while True:
+                self._asked.get_nowait()
+
     def _on_lost(self, _consumer: Consumer, _: list[TopicPartition]) -> None:
         self._wait(self._owner.revoked(lost=True), _REVOKE_TIMEOUT_S + 5)
+        self._forget_asked()
 
     def _wait(self, work: Awaitable[Any], timeout_s: float | None) -> Any:
         async def whole() -> Any:

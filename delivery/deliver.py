@@ -187,12 +187,15 @@ class Deliveries:
         if refused.why == "rate" and refused.until_ms is not None:
             until_ms, parked = refused.until_ms, task.parked
         else:
-            settings, longest_ms = context.settings, policy.parked_ms(endpoint.schedule_s, task.attempt, task.parked)
+            settings, longest_ms = (
+                context.settings,
+                policy.parked_ms(context.settings.delays_s, endpoint.schedule_s, task.attempt, task.parked),
+            )
             if refused.until_ms is not None:  # all that wait for this time come back spread over a while: the first of them is the probe
                 spread_ms = _SPREAD * 1000 * min(settings.delays_s)
                 wait_ms = min(refused.until_ms - now_ms + round(spread_ms * self._drawn(task, 1.0)), longest_ms)
             else:
-                wait_ms = policy.put_off_ms(settings.delays_s, endpoint.schedule_s, task.attempt, task.parked)
+                wait_ms = policy.put_off_ms(settings.delays_s, task.parked)
             until_ms, parked = now_ms + round(wait_ms * (1 + self._drawn(task, settings.jitter))), task.parked + 1
         put_off = RetryTask(
             v=SCHEMA_VERSION,

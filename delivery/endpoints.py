@@ -132,7 +132,8 @@ class Endpoints:
             sealed = await connection.execute(load("delivery", "secrets_of"), {"ids": [row[0] for row in rows]})
             for endpoint, ciphertext, master_key_id in await sealed.fetchall():
                 secrets.setdefault(endpoint, []).append(self._keyring.decrypt(master_key_id, bytes(ciphertext), endpoint.encode()))
-            return [self._endpoint(row, secrets.get(row[0], ())) for row in rows]
+            # One without secrets was deleted between the two statements.
+            return [self._endpoint(row, secrets[row[0]]) for row in rows if row[0] in secrets]
 
         return await self._until_postgres_answers(find)
 

@@ -20,6 +20,8 @@ from schemas.ids import EndpointId
 
 #: Gates kept; above it those at rest are dropped, which forgets nothing that would not be learned again.
 _GATES_MAX: Final = 10_000
+#: An endpoint as it was read may be this much older than what was last written down about it.
+_NOTED_AFTER_MS: Final = 5_000
 
 #: `open`: the breaker; `rate`: its turn comes later; `full`: no room in its line; `slow`: no place left for slow endpoints; `local`: our
 #: outage.
@@ -77,6 +79,10 @@ class Gate:
 
     def configure(self, endpoint: Endpoint) -> None:
         """The endpoint as it is now."""
+        settled = self.noted_at_ms is None or self._clock.now_ms() - self.noted_at_ms > _NOTED_AFTER_MS
+        if self.noted and settled and endpoint.failing_since_ms is None:  # somebody enabled it: as if it had never failed
+            self._breaker = Breaker(rules(self._settings))
+            self.failing_since_ms, self.announced, self.noted, self.noted_at_ms = None, False, False, None
         at_once = endpoint.concurrency or self._settings.endpoint_concurrency
         if at_once != self._line.at_once_max:
             self._line.limit(at_once)

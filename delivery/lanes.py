@@ -13,6 +13,8 @@ from schemas.records import Record
 #: Records waiting in a lane above which its partition is paused, and below which it is resumed.
 _WAITING_HIGH: Final = 400
 _WAITING_LOW: Final = 100
+#: Records above the first one that is not done, in multiples of what may be in flight: what a take-over has to look at again.
+_SPANS_MAX: Final = 50
 
 
 class Lane:
@@ -40,19 +42,23 @@ class Lane:
 
     async def head(self) -> Record:
         """The next record, left where it is; waits for one, and for room among those in flight."""
-        while not self._waiting or self.watermark.in_flight >= self._in_flight_max:
+        while not self._waiting or self._room <= 0:
             self._changed.clear()
             await self._changed.wait()
         return self._waiting[0]
 
     def take(self, count_max: int = 1) -> list[Record]:
         """The next records, at most `count_max`, at most what may be in flight."""
-        room = self._in_flight_max - self.watermark.in_flight
-        taken = [self._waiting.popleft() for _ in range(min(count_max, room, len(self._waiting)))]
+        taken = [self._waiting.popleft() for _ in range(min(count_max, self._room, len(self._waiting)))]
         if self._paused and len(self._waiting) < _WAITING_LOW:
             self._paused = False
             self._resume()
         return taken
+
+    @property
+    def _room(self) -> int:
+        """One record that takes long may be overtaken by many: else an endpoint that hangs would hold its whole partition."""
+        return min(self._in_flight_max - self.watermark.in_flight, _SPANS_MAX * self._in_flight_max - self.watermark.span)
 
     def done(self, offset: int) -> None:
         self.watermark.done(offset)

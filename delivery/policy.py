@@ -26,6 +26,10 @@ _DIGITS: Final = 15
 #: A Retry-After and a jitter together never make a pause longer than this many times itself.
 _PAUSES_MAX: Final = 2
 
+#: While nobody is reached, work is put off this many times as often as its schedule has pauses before it is our outage no more. By then it
+#: waits an hour each time.
+_ALONE_TIMES: Final = 8
+
 
 def succeeded(status: int | None) -> bool:
     """2xx only; a redirect is a failure, because following it would post somewhere nobody registered."""
@@ -74,25 +78,28 @@ def jitter_of(event_id: EventId, endpoint_id: EndpointId, number: int, most: flo
     return most * int.from_bytes(digest[:8]) / 2**64
 
 
-def parked_ms(schedule_s: Sequence[float], attempt: int, parked: int) -> int:
-    """The longest a delivery may be put off at once: the pause it would meet if each time it was put off had been a failed attempt."""
-    if not schedule_s:
-        return 0
-    return round(schedule_s[min(attempt + parked, len(schedule_s)) - 1] * 1000)
+def parked_ms(delays_s: Sequence[float], schedule_s: Sequence[float], attempt: int, parked: int) -> int:
+    """The longest a delivery may be put off at once: the pause it would meet if each time it was put off had been a failed attempt.
+
+    Never less than `put_off_ms`: an endpoint with a schedule of seconds, dead for days, would otherwise write each of its deliveries to the
+    log again every second.
+    """
+    pause_ms = round(schedule_s[min(attempt + parked, len(schedule_s)) - 1] * 1000) if schedule_s else 0
+    return max(pause_ms, put_off_ms(delays_s, parked))
 
 
-def put_off_ms(delays_s: Sequence[float], schedule_s: Sequence[float], attempt: int, parked: int) -> int:
-    """How long work waits for which there is no room: the smallest delay, each time a longer one, at most `parked_ms`."""
-    delay_ms = round(sorted(delays_s)[min(parked, len(delays_s) - 1)] * 1000)
-    return min(delay_ms, parked_ms(schedule_s, attempt, parked) or delay_ms)
+def put_off_ms(delays_s: Sequence[float], parked: int) -> int:
+    """How long work waits for which there is no room: the smallest delay, each time the next longer one."""
+    return round(sorted(delays_s)[min(parked, len(delays_s) - 1)] * 1000)
 
 
 def is_our_outage(parked: int, schedule_s: Sequence[float], reaches_others: bool) -> bool:
     """Whether a `local` failure costs no attempt: always while this machine reaches nobody. While it reaches others, an endpoint that
     alone cannot be reached from here (a name whose servers do not answer, an address family we do not have) is given up on as any other,
-    in the end.
+    in the end. So is everything after a very long while: who has one endpoint only, whose name is gone, must hear of it some day.
     """
-    return not reaches_others or parked < len(schedule_s)
+    times = max(1, len(schedule_s))
+    return parked < (times if reaches_others else _ALONE_TIMES * times)
 
 
 def past(attempted: Attempted) -> PastAttempt:

@@ -23,7 +23,12 @@ class Watermark:
 
     @property
     def in_flight(self) -> int:
-        """Offsets started and not below the watermark."""
+        """Offsets started and not done."""
+        return len(self._started) - len(self._done)
+
+    @property
+    def span(self) -> int:
+        """Offsets started and not below the watermark: what a new owner would see again."""
         return len(self._started)
 
     def start(self, offset: int, number: int = NOTHING) -> None:

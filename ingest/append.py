@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from runtime.kafka import AppendError, Bus, Headers, Report
+from runtime.lifecycle import beside
 from runtime.metrics import APPENDS
 from runtime.telemetry import log
 from schemas.ids import OrganizationId
@@ -65,7 +66,7 @@ class Appender:
         def on_fatal(reason: str) -> None:
             log.error("producer.rebuilding", reason=reason)
             self._failed = bus
-            task = asyncio.get_running_loop().create_task(self._replace(bus))
+            task = beside(self._replace(bus), "replacing the producer")
             self._rebuilding.add(task)
             task.add_done_callback(self._rebuilding.discard)
 

@@ -158,6 +158,7 @@ class RedisTick:
             for script in {work[0] for work in asked if isinstance(work[0], Script)}:
                 script.sha = await self._client.script_load(script.source)
             again = await self._pipeline([(asked[i - 1], batch[0][1]) for i in missing])
+            answers[0] = again[0]  # the watched value as it was last read
             for place, answer in zip(missing, again[1:], strict=True):
                 answers[place] = answer
         return answers

@@ -66,7 +66,7 @@ class _Lines:
     def __init__(self, stream: io.RawIOBase | Any) -> None:
         self._stream = stream
         self._waiting: list[bytes] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer that logs may run inside
 
     def msg(self, line: bytes) -> None:
         """Write a line now, behind those that wait."""

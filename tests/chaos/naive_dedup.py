@@ -21,7 +21,10 @@ class Naive(agents.Dedup):
     async def _batch(self, tp: TP, batch: Any, current: Callable[[], bool]) -> bool:
         for record in batch:
             event = self._read(tp, record)
-            if event is None or event.dedup_key is None:
+            if event is None:
+                continue
+            if event.dedup_key is None:
+                self._forward(tp, record)
                 continue
             key = table_key(event.organization, event.mode, event.dedup_key)
             session = self._table.session(tp.partition)

@@ -76,9 +76,10 @@ def test_request_and_trace_id_are_in_each_line_record_and_webhook_that_an_event_
     until(lambda: httpx.get(f"{system.url}/events/{event_id}", headers=sent).json()["status"] == "accepted", 20, "the event")
     httpx.post(f"{system.url}/inbox/ack", json={"ids": [event_id]}, headers=sent).raise_for_status()
     first_delay = retry_topic(system.settings.delivery.delays_s[0])
-    for topic, count in ((EVENTS_INGESTED, 1), (EVENTS_ACCEPTED, 1), (DELIVERIES_ATTEMPTS, 3), (first_delay, 1), (INBOX_ACKS, 1)):
+    counts = {EVENTS_INGESTED: {1}, EVENTS_ACCEPTED: {1}, DELIVERIES_ATTEMPTS: {3}, first_delay: {1, 2}, INBOX_ACKS: {1}}
+    for topic, expected in counts.items():  # a retry whose jitter is left over when its delay has passed hops once more
         headers = [dict(record.headers) for record in read_topic(system.settings, topic) if event_id.encode() in (record.value or b"")]
-        assert len(headers) == count, topic
+        assert len(headers) in expected, topic
         assert {one["request-id"] for one in headers} == {request_id.encode()}, topic
         assert {(one["traceparent"] or b"").split(b"-")[1] for one in headers} == {trace_id.encode()}, topic
 

@@ -74,11 +74,23 @@ def test_the_schedule_ends_in_a_dead_letter_and_410_at_once() -> None:
 
 
 @given(attempt=st.integers(1, 6), parked=st.integers(0, 50))
-def test_work_is_put_off_for_no_longer_than_its_schedule_would_pause(attempt: int, parked: int) -> None:
+def test_work_is_put_off_for_no_longer_than_its_schedule_would_pause_but_each_time_longer(attempt: int, parked: int) -> None:
     pauses = [*SCHEDULE_S, *[SCHEDULE_S[-1]] * 100]
-    longest = pauses[attempt + parked - 1] * 1000
-    assert policy.parked_ms(SCHEDULE_S, attempt, parked) == longest
-    assert 0 < policy.put_off_ms(DELAYS_S, SCHEDULE_S, attempt, parked) <= longest
+    each = [*DELAYS_S, *[DELAYS_S[-1]] * 100][parked] * 1000
+    assert policy.put_off_ms(DELAYS_S, parked) == each
+    assert policy.parked_ms(DELAYS_S, SCHEDULE_S, attempt, parked) == max(pauses[attempt + parked - 1] * 1000, each)
+
+
+def test_a_schedule_of_seconds_does_not_send_put_off_work_round_every_second() -> None:
+    waits = [policy.parked_ms(DELAYS_S, (1.0,), 1, parked) for parked in range(10)]
+    assert waits == sorted(waits)
+    assert waits[-1] == max(DELAYS_S) * 1000
+
+
+def test_our_outage_is_believed_for_long_but_not_for_ever() -> None:
+    assert policy.is_our_outage(4, SCHEDULE_S, reaches_others=False)
+    assert not policy.is_our_outage(len(SCHEDULE_S), SCHEDULE_S, reaches_others=True)
+    assert not policy.is_our_outage(8 * len(SCHEDULE_S), SCHEDULE_S, reaches_others=False)
 
 
 @given(
@@ -148,6 +160,6 @@ def test_our_own_failures_are_told_from_the_receivers() -> None:
 
 
 def test_an_endpoint_that_alone_cannot_be_reached_is_given_up_on_in_the_end() -> None:
-    assert policy.is_our_outage(50, SCHEDULE_S, reaches_others=False)
+    assert policy.is_our_outage(20, SCHEDULE_S, reaches_others=False)
     assert policy.is_our_outage(2, SCHEDULE_S, reaches_others=True)
     assert not policy.is_our_outage(3, SCHEDULE_S, reaches_others=True)
