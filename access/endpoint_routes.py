@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from psycopg import Connection
 
@@ -13,25 +13,28 @@ from access import endpoint_docs, endpoint_secrets, endpoints
 from access.bodies import JSON, MERGE_PATCH, decoded, read_of_types
 from access.endpoint_bodies import Rotation, Rules
 from access.endpoints import Endpoint
-from access.integrator_desk import KEY_PARAMETER, READ_PROBLEMS, WRITE_PROBLEMS, Authenticate, IntegratorDesk, answer_of
-from access.openapi import problem_responses
+from access.integrator_desk import Authenticate, IntegratorDesk
+from access.openapi import KEY_PROBLEMS, KEY_SECURITY, problem_responses
 from access.secrets import Keyring
 from runtime.clock import Clock
 from runtime.postgres import ThreadPool
 from schemas import ids, problems
 from schemas.problems import ProblemError
 
+EndpointPath = Annotated[str, Path(description="`ep_…`, from the answer that made it or from the list.")]
+
 MANAGE: Final = "endpoints:manage"
 #: Any of these may read: who reads the inbox sees what became of deliveries, too.
 READERS: Final = (MANAGE, "inbox:read")
 #: Headers and event types of the largest size, and the JSON around them.
 BODY_BYTES_MAX: Final = 131_072
+#: What PostgreSQL can compare with an id.
+_ASCII: Final = "^[ -~]*$"
 _BODY: Final = (
     problems.MALFORMED_JSON,
     problems.INVALID_REQUEST,
     problems.UNSUPPORTED_MEDIA_TYPE,
     problems.BODY_TOO_LARGE,
-    problems.REQUEST_TIMEOUT,
 )
 
 
@@ -49,18 +52,19 @@ def router(pool: ThreadPool, authenticate: Authenticate, keyring: Keyring, rules
 def _reads(routes: APIRouter, desk: IntegratorDesk) -> None:
     @routes.get(
         "/endpoints",
+        operation_id="list_endpoints",
         summary="List endpoints, oldest first",
-        responses={**answer_of(200, "A page", endpoint_docs.PAGE), **problem_responses(problems.INVALID_PARAMETER, *READ_PROBLEMS)},
-        openapi_extra=KEY_PARAMETER,
+        responses={**endpoint_docs.PAGE, **problem_responses(problems.INVALID_PARAMETER, *KEY_PROBLEMS)},
+        openapi_extra=KEY_SECURITY,
     )
     async def list_endpoints(
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=endpoints.PAGE_MAX)] = endpoints.PAGE_MAX,
-        after: Annotated[str, Query(max_length=64, description="The last id of the page before: `next` of its answer.")] = "",
+        limit: Annotated[int, Query(ge=1, le=endpoints.PAGE_MAX, description="Endpoints of a page.")] = endpoints.PAGE_MAX,
+        after: Annotated[
+            str, Query(max_length=64, pattern=_ASCII, description="The last id of the page before: `next` of its answer.")
+        ] = "",
     ) -> Response:
         owner, _ = await desk.reader(request)
-        if not (after.isascii() and after.isprintable()):
-            raise ProblemError(problems.INVALID_PARAMETER, "after: Send the `next` of a page.")
         found = await desk.run(lambda connection: endpoints.page(connection, owner, after=after, limit=limit + 1))
         more = len(found) > limit
         document = {"endpoints": [one.shown() for one in found[:limit]], "next": found[limit - 1].id if more else None}
@@ -68,12 +72,13 @@ def _reads(routes: APIRouter, desk: IntegratorDesk) -> None:
 
     @routes.get(
         "/endpoints/{endpoint}",
+        operation_id="get_endpoint",
         summary="One endpoint, and which secrets sign",
         description="Values of headers are shown to keys with `endpoints:manage` only. Secrets never are.",
-        responses={**answer_of(200, "The endpoint", endpoint_docs.SHOWN), **problem_responses(problems.NOT_FOUND, *READ_PROBLEMS)},
-        openapi_extra=KEY_PARAMETER,
+        responses={**endpoint_docs.SHOWN, **problem_responses(problems.NOT_FOUND, *KEY_PROBLEMS)},
+        openapi_extra=KEY_SECURITY,
     )
-    async def get_endpoint(request: Request, endpoint: str) -> Response:
+    async def get_endpoint(request: Request, endpoint: EndpointPath) -> Response:
         owner, manages = await desk.reader(request)
 
         def show(connection: Connection[Any]) -> dict[str, Any]:
@@ -85,16 +90,17 @@ def _reads(routes: APIRouter, desk: IntegratorDesk) -> None:
 def _changes(routes: APIRouter, desk: IntegratorDesk, rules: Rules) -> None:
     @routes.patch(
         "/endpoints/{endpoint}",
+        operation_id="change_endpoint",
         summary="Change an endpoint",
         description="JSON Merge Patch (RFC 7396): what is left out stays, null is the default again, headers are merged by name. "
         "Holds for events from now on, and for retries within a second.",
         responses={
-            **answer_of(200, "As it is now", endpoint_docs.SHOWN),
-            **problem_responses(problems.NOT_FOUND, *_BODY, *WRITE_PROBLEMS),
+            **endpoint_docs.CHANGED,
+            **problem_responses(problems.NOT_FOUND, *_BODY, *KEY_PROBLEMS),
         },
-        openapi_extra={**KEY_PARAMETER, **endpoint_docs.PATCH_BODY},
+        openapi_extra={**KEY_SECURITY, **endpoint_docs.CHANGE_REQUEST},
     )
-    async def change_endpoint(request: Request, endpoint: str) -> Response:
+    async def change_endpoint(request: Request, endpoint: EndpointPath) -> Response:
         owner, actor = await desk.manager(request)
         patch = decoded(await read_of_types(request, (JSON, MERGE_PATCH), BODY_BYTES_MAX), dict[str, Any])
 
@@ -105,12 +111,13 @@ def _changes(routes: APIRouter, desk: IntegratorDesk, rules: Rules) -> None:
 
     @routes.delete(
         "/endpoints/{endpoint}",
+        operation_id="delete_endpoint",
         summary="Delete an endpoint; its attempts can still be read",
         status_code=204,
-        responses={204: {"description": "It is gone"}, **problem_responses(problems.NOT_FOUND, *WRITE_PROBLEMS)},
-        openapi_extra=KEY_PARAMETER,
+        responses={**endpoint_docs.DELETED, **problem_responses(problems.NOT_FOUND, *KEY_PROBLEMS)},
+        openapi_extra=KEY_SECURITY,
     )
-    async def delete_endpoint(request: Request, endpoint: str) -> Response:
+    async def delete_endpoint(request: Request, endpoint: EndpointPath) -> Response:
         owner, actor = await desk.manager(request)
         await desk.run(lambda connection: endpoints.delete(connection, owner, endpoint, actor=actor), change=True)
         return Response(status_code=204, headers=desk.headers(request))
@@ -119,11 +126,12 @@ def _changes(routes: APIRouter, desk: IntegratorDesk, rules: Rules) -> None:
 def _switches(routes: APIRouter, desk: IntegratorDesk) -> None:
     @routes.post(
         "/endpoints/{endpoint}/enable",
+        operation_id="enable_endpoint",
         summary="Deliver to an endpoint again",
-        responses={**answer_of(200, "As it is now", endpoint_docs.SHOWN), **problem_responses(problems.NOT_FOUND, *WRITE_PROBLEMS)},
-        openapi_extra=KEY_PARAMETER,
+        responses={**endpoint_docs.ENABLED, **problem_responses(problems.NOT_FOUND, *KEY_PROBLEMS)},
+        openapi_extra=KEY_SECURITY,
     )
-    async def enable_endpoint(request: Request, endpoint: str) -> Response:
+    async def enable_endpoint(request: Request, endpoint: EndpointPath) -> Response:
         owner, actor = await desk.manager(request)
 
         def enable(connection: Connection[Any]) -> dict[str, Any]:
@@ -133,11 +141,13 @@ def _switches(routes: APIRouter, desk: IntegratorDesk) -> None:
 
     @routes.post(
         "/endpoints/{endpoint}/disable",
+        operation_id="disable_endpoint",
         summary="Deliver nothing to an endpoint for now",
-        responses={**answer_of(200, "As it is now", endpoint_docs.DISABLED), **problem_responses(problems.NOT_FOUND, *WRITE_PROBLEMS)},
-        openapi_extra=KEY_PARAMETER,
+        description="What comes meanwhile is held: see `GET /endpoints/{endpoint}/held`.",
+        responses={**endpoint_docs.DISABLED, **problem_responses(problems.NOT_FOUND, *KEY_PROBLEMS)},
+        openapi_extra=KEY_SECURITY,
     )
-    async def disable_endpoint(request: Request, endpoint: str) -> Response:
+    async def disable_endpoint(request: Request, endpoint: EndpointPath) -> Response:
         owner, actor = await desk.manager(request)
 
         def disable(connection: Connection[Any]) -> dict[str, Any]:
@@ -151,10 +161,11 @@ def _secrets(routes: APIRouter, desk: IntegratorDesk, keyring: Keyring, rules: R
 
     @routes.post(
         "/endpoints",
+        operation_id="create_endpoint",
         summary="Register an endpoint; its signing secret is shown this once",
         status_code=201,
-        responses={**answer_of(201, "Registered", endpoint_docs.MADE), **problem_responses(*_BODY, *WRITE_PROBLEMS)},
-        openapi_extra={**KEY_PARAMETER, **endpoint_docs.NEW_BODY},
+        responses={**endpoint_docs.MADE, **problem_responses(*_BODY, *KEY_PROBLEMS)},
+        openapi_extra={**KEY_SECURITY, **endpoint_docs.NEW_REQUEST},
     )
     async def add_endpoint(request: Request) -> Response:
         owner, actor = await desk.manager(request)
@@ -172,15 +183,16 @@ def _secrets(routes: APIRouter, desk: IntegratorDesk, keyring: Keyring, rules: R
 
     @routes.post(
         "/endpoints/{endpoint}/rotate-secret",
+        operation_id="rotate_endpoint_secret",
         summary="A new signing secret, shown this once; the old one signs too for a while",
         description="Without a body: a secret is made, and the old one goes on signing for 24 hours. With `overlap_s` 0 all old ones end.",
         responses={
-            **answer_of(200, "The endpoint with its new secret", endpoint_docs.ROTATED),
-            **problem_responses(problems.NOT_FOUND, problems.NOT_POSSIBLE, *_BODY, *WRITE_PROBLEMS),
+            **endpoint_docs.ROTATED,
+            **problem_responses(problems.NOT_FOUND, problems.NOT_POSSIBLE, *_BODY, *KEY_PROBLEMS),
         },
-        openapi_extra={**KEY_PARAMETER, **endpoint_docs.ROTATE_BODY},
+        openapi_extra={**KEY_SECURITY, **endpoint_docs.ROTATE_REQUEST},
     )
-    async def rotate_secret(request: Request, endpoint: str) -> Response:
+    async def rotate_secret(request: Request, endpoint: EndpointPath) -> Response:
         owner, actor = await desk.manager(request)
         rotation = decoded(await read_of_types(request, (JSON,), BODY_BYTES_MAX), Rotation) if _has_body(request) else Rotation()
 

@@ -15,6 +15,8 @@ FILTERS_MAX: Final = 100
 _ALL: Final = "*"
 _BELOW: Final = ".*"
 _TYPE: Final = re.compile(EVENT_TYPE_PATTERN)
+#: What one filter may be, for the published contract; `check_event_types` says it to people.
+FILTER_PATTERN: Final = r"^(\*|" + EVENT_TYPE_PATTERN[1:-1] + r"(\.\*)?)$"
 
 
 def check_event_types(filters: Sequence[str]) -> tuple[str, ...]:

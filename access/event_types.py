@@ -20,7 +20,7 @@ from access.organizations import NotThere
 from access.schema_walk import Document, SchemaError
 from access.texts import one_line
 from runtime.sql import load
-from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN
+from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, RESERVED_TYPES, is_reserved
 
 #: Of an organization and mode: types there are, types there ever were, bytes of all schemas that are enforced.
 TYPES_MAX: Final = 1_000
@@ -67,12 +67,14 @@ class Change(NamedTuple):
 
 
 def check_type(event_type: str) -> str:
-    """Raises `ValueError` for a name that no event can have."""
+    """Raises `ValueError` for a name that no event of a producer can have."""
     if len(event_type) > EVENT_TYPE_CHARS_MAX or not _TYPE.fullmatch(event_type):
         raise ValueError(
             "that is no event type: use letters, digits, _ and - in parts joined by dots, like order.created, "
             f"at most {EVENT_TYPE_CHARS_MAX} characters"
         )
+    if is_reserved(event_type):
+        raise ValueError(f"types that begin with {RESERVED_TYPES} are those of this service's own events: choose another name")
     return event_type
 
 

@@ -29,17 +29,6 @@ Authenticate = Callable[[Request, str], Awaitable[Principal]]
 
 #: Connections and threads of one desk.
 CONCURRENCY: Final = 4
-READ_PROBLEMS: Final = (
-    problems.MISSING_KEY,
-    problems.INVALID_KEY,
-    problems.FORBIDDEN,
-    problems.ORGANIZATION_SUSPENDED,
-    problems.UNAVAILABLE,
-)
-WRITE_PROBLEMS: Final = (*READ_PROBLEMS, problems.RATE_LIMITED)
-KEY_PARAMETER: Final[dict[str, Any]] = {
-    "parameters": [{"name": "X-API-Key", "in": "header", "required": True, "schema": {"type": "string"}}]
-}
 
 T = TypeVar("T")
 
@@ -114,11 +103,6 @@ class IntegratorDesk:
     def answer(self, request: Request, status: int, document: dict[str, Any], more: dict[str, str] | None = None) -> Response:
         body = msgspec.json.encode(document)
         return Response(body, status, {**self.headers(request), **(more or {})}, media_type="application/json")
-
-
-def answer_of(status: int, description: str, example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` for one good answer."""
-    return {status: {"description": description, "content": {"application/json": {"schema": {"type": "object"}, "example": example}}}}
 
 
 def _sentence(error: Exception) -> str:

@@ -75,6 +75,7 @@ _TAGS: Final = [
     {"name": "events", "description": "Posting: one event or many, in native JSON or as CloudEvents."},
     {"name": "inbox", "description": "Reading in log order, acknowledging, asking what became of an event."},
     {"name": "event types", "description": "The catalogue of types with the schemas their payloads must match."},
+    {"name": "endpoints", "description": "Where webhooks go: registered, changed, switched, their secrets rotated, their attempts read."},
     {"name": "operators", "description": "Organizations, keys and the audit log, for operators' tokens."},
     {"name": "about", "description": "What this is and whether it can serve."},
 ]
@@ -197,7 +198,7 @@ def _share_headers(value: Any, shared: dict[str, Any]) -> None:
     """Each header once among the components; a reference wherever it is sent."""
     if isinstance(value, dict):
         headers = value.get("headers")
-        if isinstance(headers, dict) and "description" in value:
+        if isinstance(headers, dict) and isinstance(value.get("description"), str):  # a response: a schema's member is no text
             for name, one in headers.items():
                 if "$ref" not in one:
                     headers[name] = {"$ref": f"#/components/headers/{_shared_name(name, one, shared)}"}

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from access.endpoint_routes import READERS
+from access.endpoint_routes import READERS, EndpointPath
 from access.http import context_of
-from access.integrator_desk import KEY_PARAMETER, READ_PROBLEMS, Authenticate, answer_of, any_of
-from access.openapi import problem_responses
+from access.integrator_desk import Authenticate, any_of
+from access.openapi import KEY_PROBLEMS, KEY_SECURITY, problem_responses
+from projections import endpoint_docs
 from projections.endpoint_attempts import NEWEST, PAGE_MAX, Outcome
 from projections.queries import Owner
 from projections.reading import Reading
 from runtime.clock import Clock
 from schemas import problems
-
-_PAGE: Final[dict[str, Any]] = {
-    "attempts": [
-        {
-            "event_id": "evt_01a20b40-2613-7e81-8b4f-01a3759c2793", "attempt": 1, "outcome": "failed",
-            "started_at": "2026-11-24T02:31:23.171Z", "duration_ms": 41, "status": 503, "error": "status",
-            "response_base64": "dHJ5IGxhdGVy", "next": "retry", "next_at": "2026-11-24T02:31:53.212Z", "dead_reason": None,
-        }
-    ],
-    "next": 4711,
-}  # fmt: skip
 
 
 def router(reading: Reading, authenticate: Authenticate, clock: Clock) -> APIRouter:
@@ -36,23 +26,38 @@ def router(reading: Reading, authenticate: Authenticate, clock: Clock) -> APIRou
 
     @routes.get(
         "/endpoints/{endpoint}/attempts",
+        operation_id="list_endpoint_attempts",
         summary="Attempts at an endpoint, newest first; also at one that was deleted",
-        responses={
-            **answer_of(200, "A page", _PAGE),
-            **problem_responses(problems.NOT_FOUND, problems.INVALID_PARAMETER, *READ_PROBLEMS),
-        },
-        openapi_extra=KEY_PARAMETER,
+        responses={**endpoint_docs.ATTEMPTS, **problem_responses(problems.NOT_FOUND, problems.INVALID_PARAMETER, *KEY_PROBLEMS)},
+        openapi_extra=KEY_SECURITY,
     )
     async def attempts(
         request: Request,
-        endpoint: str,
+        endpoint: EndpointPath,
         outcome: Annotated[Outcome | None, Query(description="Only these.")] = None,
-        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
+        limit: Annotated[int, Query(ge=1, le=PAGE_MAX, description="Attempts of a page.")] = 50,
         before: Annotated[int, Query(ge=0, le=NEWEST, description="`next` of the page before.")] = NEWEST,
     ) -> Response:
+        owner = await reader(request)
+        return answer(request, await reading.attempts(owner, endpoint, outcome, before=before, limit=limit))
+
+    @routes.get(
+        "/endpoints/{endpoint}/held",
+        operation_id="get_endpoint_held",
+        summary="How many events an endpoint missed while it was disabled; also one that was deleted",
+        description="All there ever were. They are in the inbox, and are not posted later by themselves.",
+        responses={**endpoint_docs.HELD, **problem_responses(problems.NOT_FOUND, *KEY_PROBLEMS)},
+        openapi_extra=KEY_SECURITY,
+    )
+    async def held(request: Request, endpoint: EndpointPath) -> Response:
+        owner = await reader(request)
+        return answer(request, await reading.held(owner, endpoint))
+
+    async def reader(request: Request) -> Owner:
         principal = await any_of(authenticate, request, READERS)
-        owner = Owner(principal.organization, principal.mode)
-        document = await reading.attempts(owner, endpoint, outcome, before=before, limit=limit)
+        return Owner(principal.organization, principal.mode)
+
+    def answer(request: Request, document: dict[str, Any]) -> Response:
         headers = {"X-Request-Id": context_of(request.headers.raw, clock).request_id, "Cache-Control": "no-store"}
         return Response(msgspec.json.encode(document), media_type="application/json", headers=headers)
 

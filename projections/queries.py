@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from projections.cursors import Position
@@ -85,6 +84,14 @@ class Attempt(NamedTuple):
     dead_reason: str | None
 
 
+class Held(NamedTuple):
+    """How many events an endpoint missed while it was disabled, and the first and the last of them in the order of the log."""
+
+    events: int
+    first_event_id: str | None
+    last_event_id: str | None
+
+
 class Lost(NamedTuple):
     """What a dropped event lost to: `kind` is `duplicate` or `conflict`."""
 
@@ -146,10 +153,11 @@ async def ackable(connection: Connection, owner: Owner, event_ids: list[str]) ->
     return dict(await cursor.fetchall())
 
 
-async def held(connection: Connection, owner: Owner, endpoint_ids: Sequence[str]) -> dict[str, int]:
-    """How many events each endpoint of `owner` missed while it was disabled; those that missed none, and foreign ones, are not in it."""
-    cursor = await connection.execute(load("projections", "held_of"), {**owner._asdict(), "endpoint_ids": list(endpoint_ids)})
-    return dict(await cursor.fetchall())
+async def held(connection: Connection, owner: Owner, endpoint_id: str) -> Held:
+    """What an endpoint of `owner` missed while it was disabled: of a foreign one, nothing."""
+    cursor = await connection.execute(load("projections", "held_of"), {**owner._asdict(), "endpoint_id": endpoint_id})
+    row = await cursor.fetchone()
+    return Held(0, None, None) if row is None else Held._make(row)
 
 
 async def ingested_high(connection: Connection, partition: int) -> int:

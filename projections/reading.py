@@ -13,7 +13,8 @@ import psycopg_pool
 from confluent_kafka import KafkaException
 from msgspec import Raw
 
-from access.endpoints import NOT_THERE
+from access.changes import Owner as EndpointOwner
+from access.endpoints import NOT_THERE, is_or_was_of
 from projections import acks, cursors, endpoint_attempts, queries
 from projections.cursors import Position
 from projections.endpoint_attempts import Outcome
@@ -156,8 +157,16 @@ class Reading:
         async with self._connection() as connection:
             page = await endpoint_attempts.page(connection, owner, endpoint, outcome, before=before, limit=limit)
         if page is None:
-            raise ProblemError(NOT_FOUND, f"{NOT_THERE.capitalize()}.")
+            raise _unknown_endpoint()
         return page
+
+    async def held(self, owner: Owner, endpoint: str) -> dict[str, Any]:
+        """What an endpoint missed while it was disabled. Raises the problems `not-found` and `unavailable`."""
+        async with self._connection() as connection:
+            if not await is_or_was_of(connection, EndpointOwner(owner.organization, owner.mode), endpoint):
+                raise _unknown_endpoint()
+            found = await queries.held(connection, owner, endpoint)
+        return {"held": found.events, "first_event_id": found.first_event_id, "last_event_id": found.last_event_id}
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -175,6 +184,10 @@ def _unavailable(error: Exception) -> ProblemError:
 
 def _unknown_event() -> ProblemError:
     return ProblemError(NOT_FOUND, "There is no such event. Check the id, and that the key is of the right organization and mode.")
+
+
+def _unknown_endpoint() -> ProblemError:
+    return ProblemError(NOT_FOUND, f"{NOT_THERE.capitalize()}.")
 
 
 def _time(ms: int) -> str:

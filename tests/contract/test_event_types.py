@@ -180,6 +180,7 @@ def test_a_change_warns_of_events_that_may_no_longer_be_valid(control: Connectio
         ("a\n", {}, "no event type"),
         ("", {}, "no event type"),
         ("a" * 257, {}, "no event type"),
+        ("triggers.mine", {}, "begin with triggers"),
         ("a", {"description": "x" * 1_001}, "the description must have"),
         ("a", {"description": "a\x00b"}, "the description must have"),
         ("a", {"schema": b'{"properties":{"a":{"type":"made-up"}}}'}, "at /properties/a/type"),

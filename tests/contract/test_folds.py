@@ -235,9 +235,10 @@ async def test_what_an_endpoint_missed_is_counted_for_its_owner_only(settings: S
         queries.Owner(ORGANIZATION, "test"),
         queries.Owner(ids.organization_id(2, bytes(10)), "live"),
     ]
-    counted = [await queries.held(tables.connection, owner, [ENDPOINT, DISABLED]) for owner in owners]
+    counted = [[await queries.held(tables.connection, owner, one) for one in (ENDPOINT, DISABLED)] for owner in owners]
     await tables.connection.close()
-    assert counted == [{DISABLED: 3}, {}, {}]
+    nothing = queries.Held(0, None, None)
+    assert counted == [[nothing, queries.Held(3, event_id(0), event_id(2))], [nothing, nothing], [nothing, nothing]]
 
 
 async def test_pages_end_at_their_limit_or_bytes_and_say_whether_there_is_more(settings: Settings) -> None:

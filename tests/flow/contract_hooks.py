@@ -7,6 +7,7 @@ items of a batch), and looks there itself.
 
 from __future__ import annotations
 
+import base64
 import json
 import uuid
 from collections.abc import MutableMapping
@@ -20,10 +21,13 @@ from schemathesis.core.transport import Response
 from tests.contract_document import published, validator
 
 NATIVE: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
 LINES: Final = "application/x-ndjson"
 BINARY: Final = "application/octet-stream"
 STRUCTURED: Final = "application/cloudevents+json"
-_NAMED: Final = ("create_organization", "change_organization", "create_key", "put_event_type")
+_NAMED: Final = ("create_organization", "change_organization", "create_key", "put_event_type", "create_endpoint", "change_endpoint")
+#: What an endpoint can be told follows rules beyond a schema: of URLs, names of headers, which settings go together.
+_ENDPOINTS: Final = ("create_endpoint", "change_endpoint", "rotate_endpoint_secret")
 _ATTRIBUTES: Final = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/tests", "ce-type": "a.b"}
 
 
@@ -59,7 +63,9 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if isinstance(case.body, dict):
         # JSON Schema calls 5.0 an integer (2020-12 Core, section 4.2.3); here integers are written without a fraction.
         case.body.update({name: int(value) for name, value in case.body.items() if isinstance(value, float) and value.is_integer()})
-    if isinstance(case.body, dict) and case.media_type == NATIVE and operation in _NAMED:
+    if isinstance(case.body, dict) and operation in _ENDPOINTS:
+        _an_endpoint(case.body)
+    if isinstance(case.body, dict) and case.media_type in (NATIVE, MERGE_PATCH) and operation in _NAMED:
         for name in ("name", "description"):
             if isinstance(case.body.get(name), str):  # \p{M} and the like are made a little too wide
                 case.body[name] = "".join(filter(str.isprintable, case.body[name])) or "a"
@@ -77,6 +83,25 @@ def _in_one_format(case: Any) -> None:
     keyed = isinstance(case.body, dict) and case.body.get("idempotency_key") is not None
     if case.media_type != NATIVE or keyed:
         case.headers.pop("Idempotency-Key", None)
+
+
+def _an_endpoint(body: dict[str, Any]) -> None:
+    """Values that cannot be guessed, in place of what was: a URL, a secret, names of headers. Settings that go together."""
+    if "url" in body:
+        body["url"] = f"https://receiver.example/{uuid.uuid4().hex}"
+    if body.get("secret") is not None:
+        body["secret"] = f"whsec_{base64.b64encode(uuid.uuid4().bytes * 2).decode()}"
+    if isinstance(body.get("headers"), dict):
+        body["headers"] = {f"X-Header-{number}": "a" for number, _ in enumerate(body["headers"])}
+    if isinstance(body.get("legacy_signature"), dict):
+        body["legacy_signature"] = {"header": "X-Signature", "scheme": "t-v1-hex"}
+    if body.get("schedule_s") is not None:
+        body.pop("schedule", None)
+    elif "schedule" in body:
+        body.pop("schedule_s", None)
+        body["schedule"] = "standard"
+    for name in ("fifo", "fifo_block"):
+        body.pop(name, None)
 
 
 def _under_a_new_key(case: Any) -> None:

@@ -21,7 +21,11 @@ _ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.verify
-@pytest.mark.parametrize("paths", ["^/(events|inbox)", "^/(event-types|operator|health|$)"], ids=["producers_and_readers", "the_rest"])
+@pytest.mark.parametrize(
+    "paths",
+    ["^/(events|inbox)", "^/endpoints", "^/(event-types|operator|health|$)"],
+    ids=["producers_and_readers", "endpoints", "the_rest"],
+)
 def test_it_finds_nothing(paths: str, system: System, tmp_path: Path) -> None:
     """A process, an organization and an operator of its own: its wrong keys and its quota are nobody else's."""
     tenant = make_tenant(system.settings, "schemathesis")
@@ -30,7 +34,10 @@ def test_it_finds_nothing(paths: str, system: System, tmp_path: Path) -> None:
         f'hooks = "{Path(__file__).with_name("contract_hooks.py")}"\n'
         f'[auth.openapi]\napiKey = {{ api_key = "{tenant.key}" }}\noperator = {{ bearer = "{make_operator(system.settings)}" }}\n'
     )
-    with OwnApi(system, tmp_path, {"TRIGGERS_ACCESS__FAILED_KEYS_PER_MINUTE_MAX": "0"}) as (_, settings):
+    with OwnApi(system, tmp_path, {"TRIGGERS_ACCESS__FAILED_KEYS_PER_MINUTE_MAX": "0", "TRIGGERS_ACCESS__ENDPOINTS_MAX": "1000000"}) as (
+        _,
+        settings,
+    ):
         command: list[str | Path] = [
             Path(sys.executable).with_name("st"), "--config-file", config, "run", PATH,
             "-u", f"http://{settings.api.host}:{settings.api.port}", "--include-path-regex", paths,

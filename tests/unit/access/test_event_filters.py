@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from access.event_filters import check_event_types, takes
+from access.event_filters import FILTER_PATTERN, check_event_types, takes
+from schemas.events import EVENT_TYPE_CHARS_MAX
 
 
 def test_event_types_keep_their_order_and_lose_repetitions() -> None:
@@ -16,6 +19,19 @@ def test_event_types_keep_their_order_and_lose_repetitions() -> None:
 def test_an_event_type_that_no_event_can_have_is_refused(event_type: str) -> None:
     with pytest.raises(ValueError, match="is no event type"):
         check_event_types(["fine", event_type])
+
+
+@pytest.mark.parametrize(
+    "given", ["*", "a", "a.b", "order.*", "order.paid.*", "", "**", "order*", "*.paid", ".*", "a..*", "a\n", "a" * 257]
+)
+def test_the_published_form_of_a_filter_is_the_one_that_is_taken(given: str) -> None:
+    published = re.fullmatch(FILTER_PATTERN, given) is not None and len(given) <= EVENT_TYPE_CHARS_MAX
+    try:
+        check_event_types([given])
+    except ValueError:
+        assert not published
+    else:
+        assert published
 
 
 def test_an_endpoint_takes_a_bounded_number_of_event_types() -> None:
