@@ -65,6 +65,7 @@ def test_killed_at_every_placed_point_and_with_every_server_nothing_is_lost_doub
     survive(tmp_path, [*crash_rounds(), "postgres", "redis", "broker", "everything"])
 
 
+@pytest.mark.verify
 @pytest.mark.timeout(400)
 def test_workers_that_join_leave_and_stand_still_lose_nothing(tmp_path: Path) -> None:
     survive(tmp_path, ["two dedup workers", "project stands still"], copies_max=2)

@@ -77,6 +77,7 @@ def dev(folder: Path, name: str, prefix: Sequence[str] = ()) -> Iterator[Dev]:
             process.wait()
 
 
+@pytest.mark.verify
 @pytest.mark.timeout(400)
 def test_events_arrive_nothing_is_left_running_and_the_next_start_needs_no_network(tmp_path: Path) -> None:
     keys = []

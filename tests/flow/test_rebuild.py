@@ -120,6 +120,7 @@ def until_quiet(system: System) -> None:
     until(unchanged, 60, "the tables coming to rest", 1.5)
 
 
+@pytest.mark.verify
 @pytest.mark.timeout(300)
 def test_every_command_of_the_operating_page_does_what_it_says(system: System) -> None:
     blocks = re.findall(r"```\n(.*?)```", PAGE.read_text(), re.DOTALL)

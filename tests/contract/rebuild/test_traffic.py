@@ -14,6 +14,7 @@ from tests.contract.rebuild.traffic import Traffic, ack_as_the_api
 from triggers.system import until
 
 
+@pytest.mark.verify
 @pytest.mark.timeout(240)
 def test_rebuilt_during_traffic_nothing_is_lost_repeated_or_different(tables: Settings, corpus: Corpus) -> None:
     fold_live(tables, share=0.5)
@@ -90,6 +91,7 @@ def test_a_reader_that_stays_in_its_transaction_holds_the_swap_up_and_is_not_dis
     assert fetch(live, "SELECT count(*) FROM inbox") != [before]
 
 
+@pytest.mark.verify
 def test_a_live_fold_that_is_far_ahead_is_caught_up_with_before_the_swap(tables: Settings) -> None:
     fold_live(tables, share=0.3)
     few = tables.model_copy(update={"rebuild": tables.rebuild.model_copy(update={"swap_records_max": 1})})
