@@ -12,12 +12,22 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from runtime.clock import Clock
 from runtime.telemetry import Trace, log
 from schemas import ids
-from schemas.problems import CONTENT_TYPE, INTERNAL, INVALID_PARAMETER, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, ProblemError
+from schemas.problems import (
+    CONTENT_TYPE,
+    INTERNAL,
+    INVALID_PARAMETER,
+    MALFORMED_REQUEST,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    Problem,
+    ProblemError,
+)
 
 _REQUEST_ID: Final = re.compile(rb"\A[A-Za-z0-9._-]{1,64}\Z")
 _TRACE_RANDOM_BYTES: Final = 24
@@ -81,6 +91,10 @@ def install(app: FastAPI, clock: Clock) -> None:
             return answer(request, ProblemError(NOT_FOUND, "There is no such path. The API's paths are listed in /openapi.json."))
         return answer(request, ProblemError(Problem("http", status, "The request could not be answered"), str(error)))
 
+    async def on_gone(request: Request, _: Exception) -> Response:
+        """The caller went away before its body was whole: nobody reads this, and nothing failed."""
+        return answer(request, ProblemError(MALFORMED_REQUEST, "The body did not arrive whole; nothing was done."))
+
     async def on_failure(request: Request, error: Exception) -> Response:
         context = context_of(request.headers.raw, clock)
         log.error("request.failed", path=request.url.path, request_id=context.request_id, exc_info=error)
@@ -88,6 +102,7 @@ def install(app: FastAPI, clock: Clock) -> None:
         return Response(problem_body(failed, context.request_id), 500, problem_headers(failed, context.request_id))
 
     app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(ClientDisconnect, on_gone)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_failure)

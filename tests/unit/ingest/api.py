@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, cast
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from access.auth import Authenticator, Principal
@@ -190,6 +190,11 @@ class Api:
         @router.get("/breaks")
         async def breaks() -> None:
             raise RuntimeError("secret detail")
+
+        @router.post("/reads")
+        async def reads(request: Request) -> None:
+            async for _ in request.stream():
+                pass
 
         @router.get("/endless")
         async def endless() -> StreamingResponse:

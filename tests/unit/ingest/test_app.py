@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from runtime.settings import ApiSettings, Settings
-from tests.unit.ingest.api import HEADERS, Api
+from tests.unit.ingest.api import HEADERS, Api, slug
 
 
 @pytest.fixture
@@ -95,3 +96,10 @@ async def test_openapi_json_is_the_published_contract_of_this_process(api: Api) 
     answer = await api.call("GET", "/openapi.json")
     assert answer.body == api.app.contract()
     assert {"/events", "/events/batch", "/health/ready"} <= set(answer.body["paths"])
+
+
+async def test_a_caller_that_goes_before_its_body_is_whole_is_no_failure_of_ours(api: Api) -> None:
+    with capture_logs() as logged:
+        answer = await api.call("POST", "/reads", parts=())
+    assert (answer.status, slug(answer)) == (400, "malformed-request")
+    assert not [line for line in logged if line["log_level"] == "error"]
