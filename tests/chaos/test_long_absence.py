@@ -18,6 +18,7 @@ from triggers.system import PROCESSES, until
 BODY = b'{"type":"a.b","idempotency_key":"k","payload":%d}'
 
 
+@pytest.mark.verify
 @pytest.mark.timeout(120)
 def test_an_event_seen_before_the_absence_is_still_a_duplicate_when_table_and_changelog_are_gone(tmp_path: Path) -> None:
     with Rig(tmp_path).running() as rig:

@@ -78,6 +78,7 @@ def failing_first(received: Received, before: int) -> int:
     return 500 if before == 0 else 204
 
 
+@pytest.mark.verify
 @pytest.mark.timeout(300)
 def test_a_running_system_goes_on_through_a_rebuild_and_its_tables_stay_the_same(system: System, receiver: Receiver) -> None:
     tenant = make_tenant(system.settings, "rebuilt")

@@ -44,6 +44,7 @@ def begin(settings: Settings, servers: Servers, *, place: str | None, folder: Pa
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.verify
 @pytest.mark.timeout(300)
 def test_killed_at_any_placed_point_the_live_tables_are_whole_and_the_next_run_goes_on(
     tables: Settings, own_servers: Servers, tmp_path: Path
