@@ -18,6 +18,7 @@ from access.endpoints import NOT_THERE, is_or_was_of
 from projections import acks, cursors, endpoint_attempts, queries
 from projections.cursors import Position
 from projections.endpoint_attempts import Outcome
+from projections.fold import Connection
 from projections.offsets import lock_partition
 from projections.pending import PendingLook
 from projections.queries import Owner, Status
@@ -94,23 +95,37 @@ class Reading:
             raise _unknown_event()
         partition = partition_of(record_key(owner.organization), self._partitions)
         async with self._connection() as connection:
-            found = await queries.find_event(connection, owner, event_id)
-            if found is not None:
-                return _accepted(event_id, found, await queries.find_attempts(connection, owner, event_id))
-            lost = await queries.find_duplicate(connection, owner, event_id)
-            if lost is not None:
-                return {
-                    "id": event_id, "status": lost.kind, "original_id": lost.original_id, "type": lost.type,
-                    "ingested": {"partition": lost.partition, "offset": lost.ingested_offset, "appended_at": _time(lost.appended_at_ms)},
-                }  # fmt: skip
+            # Read first: what the inbox takes while we look is then found there, or in the log above it.
             high = await queries.ingested_high(connection, partition)
+            folded = await self._folded(connection, owner, event_id)
+        if folded is not None:
+            return folded
         try:
             pending = await self._look.find(owner, event_id, high)
         except KafkaException as error:
             raise _unavailable(error) from error
-        if pending is None:
+        if pending is not None:
+            return {"id": event_id, "status": pending}
+        # A duplicate below what the inbox has taken may have been folded meanwhile: the two folds go at their own pace.
+        async with self._connection() as connection:
+            folded = await self._folded(connection, owner, event_id)
+        if folded is None:
             raise _unknown_event()
-        return {"id": event_id, "status": pending}
+        return folded
+
+    @staticmethod
+    async def _folded(connection: Connection, owner: Owner, event_id: EventId) -> dict[str, Any] | None:
+        """What the folds know of an event."""
+        found = await queries.find_event(connection, owner, event_id)
+        if found is not None:
+            return _accepted(event_id, found, await queries.find_attempts(connection, owner, event_id))
+        lost = await queries.find_duplicate(connection, owner, event_id)
+        if lost is None:
+            return None
+        return {
+            "id": event_id, "status": lost.kind, "original_id": lost.original_id, "type": lost.type,
+            "ingested": {"partition": lost.partition, "offset": lost.ingested_offset, "appended_at": _time(lost.appended_at_ms)},
+        }  # fmt: skip
 
     async def ack(self, owner: Owner, ids: list[str], request_headers: list[tuple[str, bytes | None]]) -> dict[str, Any]:
         """Acknowledge: log first, then exactly what the fold will write, then the answer. All of a call or nothing."""
