@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 # Hash-pinned; nothing here or in the requirements names a package index, so whatever pip is set up with is used.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Files of tests run side by side, each process with servers of its own: most tests wait most of the time.
+TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
 .PHONY: help run test verify smoke lint format openapi bench fuzz clean setup-local setup-dev requirements
 
 help:
@@ -23,10 +27,10 @@ smoke: setup-local
 	@$(BIN)/triggers smoke
 
 test: setup-dev
-	@$(BIN)/pytest -q -m "not verify" --durations=10
+	@$(PYTEST) -m "not verify" --durations=10
 
 verify: lint
-	@$(BIN)/pytest -q --durations=20
+	@$(PYTEST) --durations=20
 	@$(MAKE) --no-print-directory fuzz SECONDS=30
 
 lint: setup-dev

@@ -6,40 +6,16 @@ Faults that let a worker stand still past its session may leave one copy more in
 
 from __future__ import annotations
 
-import os
-import random
 import re
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import FAULTS, PLACES, crash_rounds
-from tests.chaos.rig import Fault, Rig
+from tests.chaos.faults import PLACES, crash_rounds
+from tests.chaos.rig import Rig
+from tests.chaos.survive import survive
 
 ROOT = Path(__file__).parents[2]
-ROUNDS_VERIFY = 28
-
-
-def survive(tmp_path: Path, faults: Sequence[str | Fault], *, seed: int = 1, copies_max: int = 1, gap: str = "recovered") -> None:
-    """`gap`: what there must be between two faults: `recovered`, `progress`, or `either`, by chance."""
-    chosen = random.Random(seed)
-    named = [(one, FAULTS[one]) if isinstance(one, str) else (f"crash round {n}", one) for n, one in enumerate(faults)]
-    with Rig(tmp_path).running() as rig:
-        rig.load(seed=seed)
-        rig.recovered()
-        for name, fault in named:
-            began_s = time.monotonic()
-            fault(rig)
-            over_s = time.monotonic()
-            if gap == "recovered" or (gap == "either" and chosen.random() < 0.5):
-                rig.recovered()
-            else:
-                rig.progress()
-            print(f"{name}: {over_s - began_s:.1f} s, and {time.monotonic() - over_s:.1f} s until it went on", flush=True)
-        anomalies = rig.settle(copies_max=copies_max)
-    assert not anomalies, "\n".join([f"after {', '.join(name for name, _ in named)} (seed {seed}):", *anomalies[:40], *rig.announced[-60:]])
 
 
 def test_every_place_in_the_product_is_one_at_which_a_test_kills() -> None:
@@ -102,13 +78,3 @@ def test_killed_at_any_point_of_a_process_it_goes_on_before_the_next_kill(proces
 @pytest.mark.parametrize("process", ["dedup", "project", "delivery"])
 def test_two_workers_joining_leaving_and_standing_still_lose_nothing(process: str, tmp_path: Path) -> None:
     survive(tmp_path, [f"two {process} workers", f"{process} stands still"], copies_max=2)
-
-
-@pytest.mark.verify
-@pytest.mark.timeout(2_400)
-def test_many_rounds_of_faults_in_random_order_lose_nothing(tmp_path: Path) -> None:
-    """`SEED=` repeats a run's faults; a failure names its seed."""
-    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 31))
-    chosen = random.Random(seed)
-    print(f"seed {seed}", flush=True)
-    survive(tmp_path, [chosen.choice(sorted(FAULTS)) for _ in range(ROUNDS_VERIFY)], seed=seed, copies_max=2, gap="either")
