@@ -10,11 +10,11 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
+from runtime.kafka import LIBRDKAFKA_LOGGER, Headers, client_config
 from runtime.settings import KafkaSettings
 from schemas.records import Record
 
@@ -61,10 +61,12 @@ class Chunk(NamedTuple):
 class LogReader:
     """Reads ranges. One per thread; `close` it.
 
+    `headers`: whether records come with theirs, which no fold looks at and which cost time.
     It goes on reading ahead of what it was asked for, so a range that begins where the last one of its partition ended is there at once.
     """
 
-    def __init__(self, kafka: KafkaSettings, *, batch_records_max: int, stall_timeout_s: float) -> None:
+    def __init__(self, kafka: KafkaSettings, *, batch_records_max: int, stall_timeout_s: float, headers: bool = False) -> None:
+        self._headers = headers
         self._batch_records_max = batch_records_max
         self._stall_timeout_s = stall_timeout_s
         #: The next offset to hand out and the next to come from the broker, of each partition that is being read.
@@ -156,7 +158,8 @@ class LogReader:
         if offset != expected:
             raise LogError(f"{place[0]}[{place[1]}] has a hole: offset {expected} is not there, the next is {offset}")
         self._coming[place] = offset + 1
-        record = Record(offset, message.timestamp()[1], message.key(), message.value(), ())
+        headers = cast(Headers, message.headers() or ()) if self._headers else ()
+        record = Record(offset, message.timestamp()[1], message.key(), message.value(), headers)
         if offset < left.get(place, -1):
             batch.setdefault(place, []).append(record)
             return True

@@ -7,21 +7,19 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from access import audit
 from projections.digests import Difference
-from projections.rebuild import Progress, Rebuild, Report
+from projections.rebuild import Rebuild, Report
 from projections.shadow import RebuildError
 from runtime import crashpoints, migrations
 from runtime.clock import SYSTEM
 from runtime.settings import Settings
+from triggers.commands.meter import Meter
 from triggers.commands.output import Json, explained, fail, show_one
-
-_LINE_EVERY_S: Final = 5.0
-_REDRAW_EVERY_S: Final = 0.2
 
 
 class Targets(StrEnum):
@@ -47,7 +45,7 @@ def rebuild(
         if migrations.current(settings.postgres) != migrations.newest():
             raise RebuildError("the tables are not at the newest schema: run `triggers migrate`")
         old_schema = f"folds_old_{datetime.now(UTC):%Y%m%dt%H%M%Sz}" if keep_old else None
-        run = Rebuild(settings, target.value, SYSTEM, _Meter())
+        run = Rebuild(settings, target.value, SYSTEM, Meter())
         try:
             report = asyncio.run(
                 run.run(
@@ -129,33 +127,6 @@ def _line(one: Difference) -> str:
         "changed": f"differs in {', '.join(one.columns)}",
     }
     return f"{one.table} {one.organization}/{one.mode} {one.event_id} {one.topic}[{one.partition}]@{one.position}: {what[one.kind]}"
-
-
-class _Meter:
-    """The progress line on standard error: redrawn on a terminal, else a line every few seconds."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._shown_s = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        now_s = SYSTEM.monotonic_s()
-        whole = progress.done == progress.total
-        if now_s - self._shown_s < (_REDRAW_EVERY_S if self._terminal else _LINE_EVERY_S) and not whole:
-            return
-        self._shown_s = now_s
-        line = meter_line(progress)
-        print(f"\r\x1b[K{line}" if self._terminal else line, end="\n" if whole or not self._terminal else "", file=sys.stderr, flush=True)
-
-
-def meter_line(progress: Progress) -> str:
-    """`load: 120,000 of 480,000 records (25 %), 41,300/s, 9 s left`."""
-    share = 100 * progress.done // progress.total if progress.total else 100
-    if not progress.seconds:
-        return f"{progress.stage}: {progress.done:,} of {progress.total:,}"
-    rate = progress.done / progress.seconds
-    left_s = (progress.total - progress.done) / rate if rate else 0
-    return f"{progress.stage}: {progress.done:,} of {progress.total:,} records ({share} %), {rate:,.0f}/s, {left_s:,.0f} s left"
 
 
 def register(app: typer.Typer) -> None:

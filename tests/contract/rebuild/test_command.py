@@ -12,7 +12,7 @@ from runtime.settings import Settings
 from tests.backends import Servers
 from tests.contract.rebuild.rig import execute, fetch, sums
 from tests.contract.rebuild.test_kills import environment_of
-from triggers.commands.rebuild import meter_line
+from triggers.commands.meter import meter_line
 from triggers.system import argv
 
 
