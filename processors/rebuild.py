@@ -10,7 +10,8 @@ Any worker may do this for any partition, and twice changes nothing: in recovery
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -37,41 +38,48 @@ def refill_changelog(settings: Settings, clock: Clock) -> int:
 
     Raises `confluent_kafka.KafkaException`.
     """
+    count = 0
+    with reader(settings) as consumer:
+        places = [TopicPartition(EVENTS_INGESTED, number) for number in range(settings.kafka.partitions)]
+        for place in consumer.committed(places, timeout=_REQUEST_TIMEOUT_S):
+            if place.offset < 0:
+                continue  # never worked on: nothing is known, nothing is missing
+            first = next(read(consumer, TopicPartition(EVENTS_INGESTED, place.partition, place.offset)), None)
+            if first is None or clock.now_ms() - first.timestamp()[1] <= settings.processor.rebuild_after_s * 1000:
+                continue
+            since_ms = first.timestamp()[1] - int(settings.ingest.idempotency_window_s * 1000)
+            markers = accepted_markers(consumer, place.partition, since_ms, place.offset)
+            write_markers(settings, place.partition, markers)
+            count += len(markers)
+            log.warning("dedup.rebuilt", partition=place.partition, markers=len(markers), first_uncommitted_ms=first.timestamp()[1])
+    return count
+
+
+@contextmanager
+def reader(settings: Settings) -> Iterator[Consumer]:
+    """A consumer that knows dedup's committed offsets and never joins its group."""
     consumer = Consumer(
         {
             **client_config(settings.kafka, "dedup-rebuild"),
-            "group.id": DEDUP_APP,  # only asked for its offsets, never joined
+            "group.id": DEDUP_APP,
             "enable.auto.commit": False,
             "enable.partition.eof": True,
         },
         logger=LIBRDKAFKA_LOGGER,
     )
-    count = 0
     try:
-        places = [TopicPartition(EVENTS_INGESTED, number) for number in range(settings.kafka.partitions)]
-        for place in consumer.committed(places, timeout=_REQUEST_TIMEOUT_S):
-            if place.offset < 0:
-                continue  # never worked on: nothing is known, nothing is missing
-            first = next(_read(consumer, TopicPartition(EVENTS_INGESTED, place.partition, place.offset)), None)
-            if first is None or clock.now_ms() - first.timestamp()[1] <= settings.processor.rebuild_after_s * 1000:
-                continue
-            since_ms = first.timestamp()[1] - int(settings.ingest.idempotency_window_s * 1000)
-            markers = _markers(consumer, place.partition, since_ms, place.offset)
-            _write(settings, place.partition, markers)
-            count += len(markers)
-            log.warning("dedup.rebuilt", partition=place.partition, markers=len(markers), first_uncommitted_ms=first.timestamp()[1])
+        yield consumer
     finally:
         consumer.close()
-    return count
 
 
-def _markers(consumer: Consumer, partition: int, since_ms: int, below: int) -> dict[bytes, Marker]:
+def accepted_markers(consumer: Consumer, partition: int, since_ms: int, below: int) -> dict[bytes, Marker]:
     """Who holds each key, according to the accepted records since a time, as far as they come from below an ingested offset."""
     found = consumer.offsets_for_times([TopicPartition(EVENTS_ACCEPTED, partition, max(0, since_ms))], timeout=_REQUEST_TIMEOUT_S)[0]
     held: dict[bytes, Marker] = {}
     if found.offset < 0:
         return held
-    for message in _read(consumer, found):
+    for message in read(consumer, found):
         try:
             accepted = codec.accepted.decode(message.value())
         except CodecError:
@@ -85,7 +93,7 @@ def _markers(consumer: Consumer, partition: int, since_ms: int, below: int) -> d
     return held
 
 
-def _read(consumer: Consumer, begin: TopicPartition) -> Iterator[Message]:
+def read(consumer: Consumer, begin: TopicPartition) -> Iterator[Message]:
     """Records from a position to the end of its partition."""
     consumer.assign([begin])
     while True:
@@ -100,7 +108,8 @@ def _read(consumer: Consumer, begin: TopicPartition) -> Iterator[Message]:
             raise KafkaException(error)
 
 
-def _write(settings: Settings, partition: int, markers: dict[bytes, Marker]) -> None:
+def write_markers(settings: Settings, partition: int, markers: Mapping[bytes, Marker]) -> None:
+    """To the changelog, each confirmed; a failure ends the process."""
     producer = Producer(
         producer_config(settings.kafka, client_id="dedup-rebuild", linger_ms=5, delivery_timeout_s=_FLUSH_TIMEOUT_S, gapless=False),
         logger=LIBRDKAFKA_LOGGER,

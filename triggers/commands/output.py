@@ -81,8 +81,10 @@ def explained() -> Iterator[None]:
     """Turn what commands can meet into one line and exit status 1."""
     try:
         yield
-    except (NotThere, NotPossible, KeyringError, TopicMismatch, Unavailable, ServerError, TimeoutError, RuntimeError) as error:
+    except (NotThere, NotPossible, KeyringError, TopicMismatch, Unavailable, ServerError, RuntimeError) as error:
         raise fail(str(error)) from None
+    except TimeoutError as error:
+        raise fail(str(error) or "a server did not answer in time: run it again, and see what `/health/ready` says") from None
     except ValidationError as error:
         raise fail(_settings_at_fault(error)) from None
     except SettingsError as error:

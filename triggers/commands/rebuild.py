@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from access import audit
+from processors.table_rebuild import rebuild_table
 from projections.digests import Difference
 from projections.rebuild import Rebuild, Report
 from projections.shadow import RebuildError
 from runtime import crashpoints, migrations
 from runtime.clock import SYSTEM
 from runtime.settings import Settings
+from schemas.topics import DEDUP_CHANGELOG, EVENTS_INGESTED
 from triggers.commands.meter import Meter
 from triggers.commands.output import Json, explained, fail, show_one
 
@@ -26,10 +28,16 @@ class Targets(StrEnum):
     inbox = "inbox"
     attempts = "attempts"
     all = "all"
+    dedup = "dedup"
 
 
 def rebuild(
-    target: Annotated[Targets, typer.Argument(help="inbox: events, acks, duplicates. attempts: deliveries. all: both.")],
+    target: Annotated[
+        Targets,
+        typer.Argument(
+            help="inbox: events, acks, duplicates. attempts: deliveries. all: both. dedup: the table of keys, while no worker runs."
+        ),
+    ],
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare, and put nothing in place.")] = False,
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the replaced tables, in a schema folds_old_<time>.")] = False,
     accept: Annotated[bool, typer.Option("--accept", help="Put the rebuilt tables in place although they differ.")] = False,
@@ -42,6 +50,9 @@ def rebuild(
         if verify_only and (accept or keep_old):
             raise ValueError("--verify-only puts nothing in place: leave out --accept and --keep-old")
         settings = Settings()
+        if target is Targets.dedup:
+            rebuild_dedup(settings, verify_only=verify_only, accept=accept, others=keep_old or restart, json=json)
+            return
         if migrations.current(settings.postgres) != migrations.newest():
             raise RebuildError("the tables are not at the newest schema: run `triggers migrate`")
         old_schema = f"folds_old_{datetime.now(UTC):%Y%m%dt%H%M%Sz}" if keep_old else None
@@ -63,6 +74,33 @@ def rebuild(
                 "the live tables are not what the log says: nothing was changed. What was folded is kept in folds_shadow; "
                 f"`triggers rebuild {target.value} --accept` puts it in place"
             )
+
+
+def rebuild_dedup(settings: Settings, *, verify_only: bool, accept: bool, others: bool, json: bool) -> None:
+    """The table has no shadow: what it lacks is written to its changelog, which it is recovered from."""
+    if others:
+        raise ValueError("dedup has no old table and no earlier run: leave out --keep-old and --restart")
+    report = rebuild_table(settings, SYSTEM, verify_only=verify_only, accept=accept)
+    show_one(
+        {
+            "equal": report.equal, "markers": report.markers, "missing": report.missing, "unfounded": report.unfounded,
+            "unreadable": report.unreadable, "written": report.written,
+            "offsets": [f"{EVENTS_INGESTED}[{number}] {offset}" for number, offset in sorted(report.offsets.items())],
+        },
+        json=json,
+    )  # fmt: skip
+    for one in report.listed:
+        what = "has no marker" if one.kind == "missing" else "has a marker, and was never accepted"
+        print(f"{EVENTS_INGESTED}[{one.partition}]@{one.offset} {one.event_id}: {what}", file=sys.stderr)
+    if report.unreadable:
+        raise fail(
+            f"{report.unreadable} records of the changelog are no markers, and a worker that meets one ends: empty the topic "
+            f"{DEDUP_CHANGELOG} with kafka-delete-records and run this again"
+        )
+    if verify_only and not report.equal:
+        raise fail("the changelog is not what the log says: stop the workers and run `triggers rebuild dedup`")
+    if report.unfounded and not accept:
+        raise fail("markers without an accepted event were left as they are: find out who wrote them; --accept puts them right")
 
 
 def document(report: Report) -> dict[str, Any]:
