@@ -49,11 +49,11 @@ class Fifo:
         self._log = Source(context.pages, partition, found.end)
         self._runners: dict[EndpointId, Runner] = {}
         self._tasks: dict[EndpointId, asyncio.Task[None]] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         for position, behind in self._found.starts():
             self._add(position, behind=behind)
-        self._looking = self._begin(self._look())
 
     def planned(self, planned: Planned, journal_offset: int, event: Ingested, record: Record) -> None:
         """An event's plan is in the log. In the order of the log; without a gap after what the new owner found there."""
@@ -67,7 +67,8 @@ class Fifo:
 
     async def stop(self, timeout_s: float) -> None:
         """Let attempts that are under way end for a while; what waits is left to the next owner."""
-        self._looking.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         for runner in self._runners.values():
             runner.stop()
         if self._tasks and timeout_s > 0:
@@ -88,6 +89,8 @@ class Fifo:
         runner = Runner(self._context, self._partition, self._journal, self._outbox, self._log, position, behind=behind)
         self._runners[endpoint_id] = runner
         self._tasks[endpoint_id] = self._begin(self._run(runner))
+        if self._looking is None:
+            self._looking = self._begin(self._look())
         return runner
 
     async def _run(self, runner: Runner) -> None:

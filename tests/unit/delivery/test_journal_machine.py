@@ -124,9 +124,9 @@ class Known:
     async def note_recovered(self, _: Any) -> None: ...
 
 
-def read_tail(log: Log, checkpoint: str) -> Journal:
+def read_tail(log: Log, checkpoint: str, memory_ms: int = 0) -> Journal:
     """What `delivery.tails` does, from memory."""
-    journal = Journal(memory_ms=0)
+    journal = Journal(memory_ms)
     topics = [DELIVERIES_ATTEMPTS, *map(retry_topic, DELAYS_S), DELIVERIES_DEAD]
     for topic, begin in places(read_checkpoint(checkpoint), dict.fromkeys(topics, 0)).items():
         journal.read_until(topic, len(log.records(topic)))
