@@ -33,7 +33,8 @@ from runtime.lifecycle import StallGuard
 from runtime.settings import DeliverySettings, Settings
 from schemas import codec, ids
 from schemas.deliveries import Attempted, Planned, Retry
-from schemas.ids import EndpointId
+from schemas.ids import EndpointId, EventId
+from schemas.records import Record
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, DELIVERIES_FIFO, EVENTS_ACCEPTED, retry_topic
 from tests.unit.delivery.test_journal_machine import DELAYS_S, ORGANIZATION, SCHEDULE_S, SOURCES, Clock, DyingBus, Log, accept, read_tail
 
@@ -76,7 +77,8 @@ class MemoryPages:
         self._log = log
 
     async def read(self, topic: str, _partition: int, begin: int, end: int, wanted: Any, *, records_max: int, bytes_max: int) -> Page:
-        found, offset = [], begin
+        found: list[Record] = []
+        offset = begin
         while offset < end and len(found) < min(2, records_max):
             record = self._log.records(topic)[offset]
             offset += 1
@@ -210,7 +212,7 @@ def test_no_crash_takes_a_fifo_endpoint_out_of_order_or_leaves_an_event_out(
     assert not [task for task in tasks if task.endpoint_id != PLAIN], "it went through a delay topic"
     place = {event_id: n for n, event_id in enumerate(accepted)}
     for endpoint_id in (ORDERED, BLOCKING):
-        seen = [place[event_id] for endpoint, event_id in posts.seen if endpoint == endpoint_id]
+        seen = [place[EventId(event_id)] for endpoint, event_id in posts.seen if endpoint == endpoint_id]
         assert seen == sorted(seen), "the receiver saw an event before one in front of it was over"
         made = [a for a in attempts if a.endpoint_id == endpoint_id]
         order = [(place[a.event_id], a.attempt) for a in made]
