@@ -52,8 +52,8 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     schedule_s: Annotated[list[Pause], Meta(min_length=1, max_length=endpoint_schedules.PAUSES_MAX)] | None = None
     deadline_s: Annotated[float, Meta(ge=1, le=60, description="Of one attempt, in all; null: the service's.")] | None = None
     legacy_signature: LegacySignature | None = None
-    fifo: bool = False
-    fifo_block: bool = False
+    fifo: Annotated[bool, Meta(description="One event after the other, in order. Chosen when it is made.")] = False
+    fifo_block: Annotated[bool, Meta(description="With fifo: goes on trying when the schedule is used up, and nothing overtakes.")] = False
 
 
 class Rotation(Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,10 +91,10 @@ def changed(now: Configuration | None, patch: Mapping[str, Any], rules: Rules) -
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("that is nested too deeply") from None
-    return _checked(after, rules)
+    return _checked(after, now, rules)
 
 
-def _checked(given: Configuration, rules: Rules) -> Configuration:
+def _checked(given: Configuration, now: Configuration | None, rules: Rules) -> Configuration:
     check_url(given.url, rules.egress)
     one_line("description", given.description, chars_min=0, chars_max=DESCRIPTION_CHARS_MAX)
     check_headers(given.headers)
@@ -104,8 +104,12 @@ def _checked(given: Configuration, rules: Rules) -> Configuration:
             raise ValueError(f"the header {given.legacy_signature.header} cannot hold a value of your own and the signature")
     if (given.schedule == "custom") != (given.schedule_s is not None):
         raise ValueError("schedule_s belongs to the schedule custom, and to no other")
-    if given.fifo or given.fifo_block:
-        raise ValueError("fifo is not available yet: leave it out")
+    if given.fifo_block and not given.fifo:
+        raise ValueError("fifo_block belongs to fifo: an endpoint without an order has nothing to wait for")
+    if given.fifo and given.concurrency not in (None, 1):
+        raise ValueError("an endpoint with fifo is sent one event at a time: leave concurrency out")
+    if now is not None and now.fifo != given.fifo:
+        raise ValueError("fifo is chosen when an endpoint is made: make another one, then delete this one")
     return msgspec.structs.replace(
         given,
         event_types=None if given.event_types is None else list(check_event_types(given.event_types)),

@@ -49,8 +49,6 @@ _LEGACY: Final[Schema] = {**_schema(LegacySignature), "title": "LegacySignature"
 _MEMBERS["legacy_signature"] = {**nullable(_LEGACY), "description": "A second signature, for receivers of another sender."}
 _MEMBERS["description"] |= {"pattern": PRINTABLE, "description": "For people: one line of printable characters."}
 _MEMBERS["event_types"]["anyOf"][0]["items"] |= {"pattern": FILTER_PATTERN, "maxLength": EVENT_TYPE_CHARS_MAX}
-for _name in ("fifo", "fifo_block"):
-    _MEMBERS[_name]["description"] = "Not available yet: false."
 del _MEMBERS["headers"]
 _HEADERS: Final[Schema] = _schema(Configuration)["properties"]["headers"]
 
@@ -78,6 +76,11 @@ _COMMON: Final[dict[str, Schema]] = {
     "failing_since": {**nullable(TIME), "description": "The first failure after the last success."},
     "created_at": TIME,
     "updated_at": TIME,
+    "blocked_event_id": {
+        "type": ["string", "null"], "pattern": ids.EVENT_ID_PATTERN,
+        "description": "With fifo_block: the event it waits for, whose schedule is used up.",
+    },
+    "blocked_since": nullable(TIME),
 }  # fmt: skip
 _SECRETS: Final[Schema] = {
     **many(record("SigningSecret", number={"type": "integer", "minimum": 1}, created_at=TIME, expires_at=nullable(TIME))),
@@ -101,6 +104,7 @@ _LISTED: Final[dict[str, Any]] = {
     "schedule": "standard", "schedule_s": None, "deadline_s": 10.0, "legacy_signature": _GIVEN["legacy_signature"], "fifo": False,
     "fifo_block": False, "header_names": ["X-Tenant"], "enabled": True, "disabled_reason": None, "disabled_at": None,
     "failing_since": None, "created_at": "2026-11-24T02:31:23.155Z", "updated_at": "2026-11-24T02:31:23.155Z",
+    "blocked_event_id": None, "blocked_since": None,
 }  # fmt: skip
 _FOR_READERS: Final[dict[str, Any]] = {
     **_LISTED, "secrets": [{"number": 1, "created_at": "2026-11-24T02:31:23.155Z", "expires_at": None}],

@@ -36,7 +36,10 @@ _ALL: Final = {"organization": None, "mode": None}
 
 
 class Endpoint(NamedTuple):
-    """An endpoint as it is registered. Times are Unix milliseconds. `disabled_reason`: `owner`, `operator`, `gone` or `failing`."""
+    """An endpoint as it is registered. Times are Unix milliseconds. `disabled_reason`: `owner`, `operator`, `gone` or `failing`.
+
+    `blocked_event`: the event that it waits for since then, its schedule being used up (`fifo_block`).
+    """
 
     id: EndpointId
     organization: str
@@ -48,6 +51,8 @@ class Endpoint(NamedTuple):
     failing_since_ms: int | None
     created_at_ms: int
     updated_at_ms: int
+    blocked_event: str | None
+    blocked_since_ms: int | None
 
     @property
     def owner(self) -> Owner:
@@ -70,6 +75,8 @@ class Endpoint(NamedTuple):
             "failing_since": iso(self.failing_since_ms),
             "created_at": iso(self.created_at_ms),
             "updated_at": iso(self.updated_at_ms),
+            "blocked_event_id": self.blocked_event,
+            "blocked_since": iso(self.blocked_since_ms),
         }
 
 

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 from delivery.attempt import Sender
 from delivery.delays import for_parking
 from delivery.endpoints import Endpoints
+from delivery.fifo_pages import Pages
+from delivery.fifo_queue import Room
 from delivery.gates import Gates
 from delivery.journal import Source
 from delivery.slots import Budget, Slots
@@ -50,6 +52,8 @@ class Context:
         self.slots = Slots(settings.delivery.concurrency, settings.delivery.slow_concurrency, settings.delivery.slow_after_s)
         self.legs = Budget(settings.delivery.leg_bytes_in_flight_max)
         self.parking_delays_s = for_parking(settings.delivery.delays_s, settings.delivery.journal_memory_s)
+        self.pages = Pages(settings.kafka)
+        self.fifo_room = Room(settings.delivery.fifo_bytes_max)
         self._delivered_at_s: float | None = None
 
     def delivered(self) -> None:

@@ -18,20 +18,18 @@ from delivery.gates import Gate, Refused, Verdict
 from delivery.health import Health
 from delivery.journal import Journal, Leg
 from delivery.outbox import Outbox
+from delivery.values import CARRIED
 from runtime.crashpoints import reach
 from runtime.metrics import ATTEMPT_SECONDS, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PARKED
 from runtime.telemetry import event_line
 from schemas import codec
-from schemas.codec import HEADER_REQUEST_ID, HEADER_TRACEPARENT
 from schemas.deliveries import Attempted, Dead, Retry, RetryTask
 from schemas.events import SCHEMA_VERSION
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_INGESTED
 
-#: Headers that travel with everything an event leads to: request id and trace.
-CARRIED: Final = (HEADER_REQUEST_ID, HEADER_TRACEPARENT)
-_MISSING: Final = "endpoint_missing"
+MISSING: Final = "endpoint_missing"
 #: Error classes that tell nothing about the endpoint.
-_NOT_TOLD: Final = frozenset({_MISSING, policy.LOCAL})
+_NOT_TOLD: Final = frozenset({MISSING, policy.LOCAL})
 #: Part of the smallest delay that work which waits for a breaker is spread over.
 _SPREAD: Final = 0.5
 
@@ -78,7 +76,7 @@ class Deliveries:
         context = self._context
         endpoint = await context.endpoints.get(task.endpoint_id)
         if endpoint is None:
-            missing = self._attempted(task, None, context.clock.now_ms(), 0, attempt.Result(None, _MISSING, b""))
+            missing = self._attempted(task, None, context.clock.now_ms(), 0, attempt.Result(None, MISSING, b""))
             await self._journalled(task, missing)
             return _Made(missing, None, Verdict())
         gate = context.gates.of(endpoint)
@@ -141,7 +139,7 @@ class Deliveries:
         endpoint = await context.endpoints.get(task.endpoint_id)
         started_at_ms, began_s = context.clock.now_ms(), context.clock.monotonic_s()
         if endpoint is None:
-            return self._attempted(task, None, started_at_ms, 0, attempt.Result(None, _MISSING, b""))
+            return self._attempted(task, None, started_at_ms, 0, attempt.Result(None, MISSING, b""))
         content = sign.body(event)
         headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers)
         deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s
@@ -211,9 +209,13 @@ class Deliveries:
             history=list(task.history),
             event=msgspec.Raw(task.value),
         )
-        await self._outbox.leg(put_off, task.event, task.source, task.headers)
+        await self._later(put_off, task)
         reach("delivery.after_park")
         PARKED.labels(refused.why).inc()
+
+    async def _later(self, put_off: RetryTask, task: Task) -> None:
+        """Where work goes that is put off: the delay topics."""
+        await self._outbox.leg(put_off, task.event, task.source, task.headers)
 
     @staticmethod
     def _drawn(task: Task, most: float) -> float:

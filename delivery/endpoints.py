@@ -16,7 +16,7 @@ from runtime.clock import Clock
 from runtime.postgres import Pool
 from runtime.sql import load
 from runtime.telemetry import log
-from schemas.ids import EndpointId
+from schemas.ids import EndpointId, EventId
 
 T = TypeVar("T")
 
@@ -51,6 +51,8 @@ class Endpoint(NamedTuple):
     legacy_signature: LegacySignature | None = None
     enabled: bool = True
     failing_since_ms: int | None = None
+    fifo: bool = False
+    fifo_block: bool = False
 
     def takes(self, event_type: str) -> bool:
         return event_filters.takes(self.event_types, event_type)
@@ -89,6 +91,20 @@ class Endpoints:
         endpoint = found[0] if found else None
         self._remember(endpoint_id, endpoint)
         return endpoint
+
+    async def there(self, ids: Sequence[EndpointId]) -> dict[EndpointId, Endpoint]:
+        """Those of them that are not deleted, disabled ones too; always fresh."""
+        found = await self._find("endpoints_there", {"ids": list(ids)}) if ids else []
+        for endpoint in found:
+            self._remember(endpoint.id, endpoint if endpoint.enabled else None)
+        return {endpoint.id: endpoint for endpoint in found}
+
+    async def note_blocked(self, endpoint_id: EndpointId, event_id: EventId, at_ms: int) -> None:
+        """A FIFO endpoint waits for this event, whose schedule is used up."""
+        await self._change("note_blocked", endpoint_id, event_id=event_id, at_ms=at_ms)
+
+    async def note_unblocked(self, endpoint_id: EndpointId) -> None:
+        await self._change("note_unblocked", endpoint_id)
 
     async def disable_gone(self, endpoint_id: EndpointId) -> bool:
         """Whether it was enabled until now."""
@@ -139,7 +155,7 @@ class Endpoints:
 
     def _endpoint(self, row: Sequence[Any], secrets: Sequence[bytes]) -> Endpoint:
         organization, mode, url, event_types, headers, rate_per_minute, concurrency, schedule, schedule_s, deadline_s, legacy = row[1:12]
-        enabled, failing_since_ms = row[12:]
+        enabled, failing_since_ms, fifo, fifo_block = row[12:]
         return Endpoint(
             row[0],
             organization,
@@ -155,6 +171,8 @@ class Endpoints:
             None if legacy is None else LegacySignature(legacy["header"], legacy["scheme"]),
             enabled,
             failing_since_ms,
+            fifo,
+            fifo_block,
         )
 
     async def _until_postgres_answers(self, work: Callable[[Any], Awaitable[T]]) -> T:

@@ -47,6 +47,14 @@ class Health:
         if await self._context.endpoints.disable_gone(made.endpoint_id):
             ENDPOINT_CHANGES.labels("disabled").inc()
 
+    async def announce(self, gate: Gate, event_type: str, made: Attempted) -> None:
+        """Its organization is told that it fails: once until it has recovered."""
+        since_ms = gate.failing_since_ms
+        if since_ms is not None and not gate.announced:
+            gate.announced = True
+            await self._tell(event_type, operational.failing(made, since_ms))
+            ENDPOINT_CHANGES.labels("failing").inc()
+
     async def _succeeded(self, gate: Gate, made: Attempted) -> None:
         since_ms = gate.failing_since_ms
         if since_ms is None:
@@ -70,10 +78,8 @@ class Health:
         since_ms = gate.failing_since_ms
         if since_ms is None:
             return  # another attempt succeeded meanwhile
-        if verdict.opened and not gate.announced:
-            gate.announced = True
-            await self._tell(event_type, operational.failing(made, since_ms))
-            ENDPOINT_CHANGES.labels("failing").inc()
+        if verdict.opened:
+            await self.announce(gate, event_type, made)
         before_ms = now_ms - round(self._context.settings.disable_after_s * 1000)
         if since_ms <= before_ms:
             await self._disable(gate, event_type, made, since_ms, before_ms)

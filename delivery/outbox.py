@@ -13,8 +13,9 @@ from schemas import codec
 from schemas.codec import HEADER_EVENT_ID
 from schemas.deliveries import RetryTask
 from schemas.events import Ingested
+from schemas.ids import EndpointId
 from schemas.keys import record_key
-from schemas.topics import retry_topic
+from schemas.topics import DELIVERIES_FIFO, retry_topic
 
 
 class Outbox:
@@ -26,6 +27,10 @@ class Outbox:
         self._journal = journal
         self._owned = True
 
+    @property
+    def is_open(self) -> bool:
+        return self._owned
+
     def close(self) -> None:
         self._owned = False
 
@@ -36,6 +41,14 @@ class Outbox:
         self._context.guard.check()
         carried = [(HEADER_EVENT_ID, event.id.encode()), *codec.STANDARD_HEADERS, *headers]
         return self._context.bus.send(topic, value, record_key(event.organization), headers=carried, partition=self._partition)
+
+    def position(self, endpoint_id: EndpointId, value: bytes | None) -> asyncio.Future[Report]:
+        """How far a FIFO endpoint is, None where it is no more; only while the partition is ours: else `asyncio.CancelledError`."""
+        if not self._owned:
+            raise asyncio.CancelledError
+        self._context.guard.check()
+        headers = codec.STANDARD_HEADERS
+        return self._context.bus.send(DELIVERIES_FIFO, value, endpoint_id.encode(), headers=headers, partition=self._partition)
 
     async def leg(self, task: RetryTask, event: Ingested, source: Source, headers: Headers) -> None:
         """Onto the delay topic that fits what remains until the task is due."""

@@ -13,11 +13,14 @@ import msgspec
 
 from delivery import delays, operational
 from delivery.context import Context, Task
-from delivery.deliver import CARRIED, Deliveries
+from delivery.deliver import Deliveries
 from delivery.endpoints import Endpoint
+from delivery.fifo import Fifo
+from delivery.fifo_places import Found
 from delivery.journal import Journal, Leg, Source
 from delivery.lanes import Lane
 from delivery.outbox import Outbox
+from delivery.values import carried, ingested_value
 from runtime.crashpoints import reach
 from runtime.kafka import Headers, Report
 from runtime.lifecycle import die
@@ -34,17 +37,12 @@ from schemas.topics import DELIVERIES_ATTEMPTS, EVENTS_ACCEPTED, EVENTS_REJECTED
 _BATCH_MAX: Final = 200
 
 
-class _RawAccepted(msgspec.Struct):
-    event: msgspec.Raw
-
-
-_raw_event = msgspec.json.Decoder(_RawAccepted)
-
-
 class PartitionWorker:
     """The owner's work on one partition, from `start` to `stop`."""
 
-    def __init__(self, context: Context, partition: int, lanes: Mapping[str, Lane], journal: Journal, ends: Mapping[str, int]) -> None:
+    def __init__(
+        self, context: Context, partition: int, lanes: Mapping[str, Lane], journal: Journal, ends: Mapping[str, int], fifo: Found
+    ) -> None:
         self._context = context
         self.partition = partition
         self.lanes = lanes
@@ -54,19 +52,23 @@ class PartitionWorker:
         self._runners: list[asyncio.Task[None]] = []
         self._outbox = Outbox(context, partition, journal)
         self._deliveries = Deliveries(context, partition, journal, self._outbox)
+        self._fifo = Fifo(context, partition, journal, self._outbox, fifo, begin=self._begin)
         self._highest = lanes[EVENTS_ACCEPTED].watermark.highest
 
     def start(self) -> None:
         for lane in self.lanes.values():
             work = self._accepted_lane(lane) if lane.topic == EVENTS_ACCEPTED else self._delay_lane(lane)
             self._runners.append(self._begin(work))
+        self._fifo.start()
 
     async def stop(self, timeout_s: float) -> None:
         """Take nothing more; wait for what is under way; cancel the rest, which the next owner does again."""
         for runner in self._runners:
             runner.cancel()
+        ending = asyncio.ensure_future(self._fifo.stop(timeout_s))
         if self._tasks and timeout_s > 0:
             await asyncio.wait(self._tasks, timeout=timeout_s)
+        await ending
         self._outbox.close()
         for task in tuple(self._tasks):
             task.cancel()
@@ -121,34 +123,35 @@ class PartitionWorker:
         context, journal = self._context, self.journal
         fresh = [accepted.event for _, accepted in batch if journal.plan(accepted.event.id) is None]
         by_owner = await context.endpoints.of((event.organization, event.mode) for event in fresh)
-        planned: list[tuple[Planned, Source, asyncio.Future[Report]]] = []
+        planned: list[tuple[Planned, Record, Ingested, asyncio.Future[Report]]] = []
         for record, accepted in batch:
             event = accepted.event
             if journal.plan(event.id) is not None:
                 continue
-            endpoints, held = _takers(event, by_owner.get((event.organization, event.mode), ()))
-            if endpoints or held:
+            endpoints, held, fifo = _takers(event, by_owner.get((event.organization, event.mode), ()))
+            if endpoints or held or fifo:
                 HELD.inc(len(held))
                 plan = Planned(
                     v=SCHEMA_VERSION, event_id=event.id, organization=event.organization, mode=event.mode,
-                    accepted_offset=record.offset, endpoint_ids=endpoints, held=held,
+                    accepted_offset=record.offset, endpoint_ids=endpoints, held=held, fifo=fifo,
                 )  # fmt: skip
-                sent = self._outbox.send(DELIVERIES_ATTEMPTS, codec.encode(plan), event, _carried(record))
-                planned.append((plan, Source(lane.topic, record.offset), sent))
-        for plan, source, sent in planned:
+                sent = self._outbox.send(DELIVERIES_ATTEMPTS, codec.encode(plan), event, carried(record))
+                planned.append((plan, record, event, sent))
+        for plan, record, event, sent in planned:
             report = await sent
-            journal.add_plan(DELIVERIES_ATTEMPTS, report.offset, plan, context.clock.now_ms(), source)
+            journal.add_plan(DELIVERIES_ATTEMPTS, report.offset, plan, context.clock.now_ms(), Source(lane.topic, record.offset))
+            self._fifo.planned(plan, report.offset, event, record)
         reach("delivery.after_plan")
         for record, accepted in batch:
             self._spawn(self._event(lane, record, accepted.event))
 
     async def _event(self, lane: Lane, record: Record, event: Ingested) -> None:
         """First attempts at every endpoint of the plan; the record is done when each has led to what follows it."""
-        value = _ingested_value(record)
+        value = ingested_value(record)
         source = Source(lane.topic, record.offset)
         endpoints = self.journal.plan(event.id) or ()
         if endpoints:
-            await asyncio.gather(*(self._deliveries.step(Task(event, value, e, 1, (), source, _carried(record))) for e in endpoints))
+            await asyncio.gather(*(self._deliveries.step(Task(event, value, e, 1, (), source, carried(record))) for e in endpoints))
         lane.done(record.offset)
 
     # -- delay topics
@@ -178,11 +181,11 @@ class PartitionWorker:
         remaining_ms = task.not_before_ms - self._context.clock.now_ms()
         source = Source(lane.topic, record.offset)
         if remaining_ms > 0:
-            await self._hop(task, event, source, _carried(record))
+            await self._hop(task, event, source, carried(record))
         else:
             await self._deliveries.step(
                 Task(
-                    event, bytes(task.event), task.endpoint_id, task.attempt, task.history, source, _carried(record),
+                    event, bytes(task.event), task.endpoint_id, task.attempt, task.history, source, carried(record),
                     task.hop, task.parked, task.turn, task.not_before_ms,
                 )
             )  # fmt: skip
@@ -203,22 +206,17 @@ class PartitionWorker:
         lane.done(record.offset)
 
 
-def _takers(event: Ingested, endpoints: Sequence[Endpoint]) -> tuple[list[EndpointId], list[EndpointId]]:
-    """Who gets an event, and who would if it were not disabled. Operational events go to those only who ask for them by name."""
+def _takers(event: Ingested, endpoints: Sequence[Endpoint]) -> tuple[list[EndpointId], list[EndpointId], list[EndpointId]]:
+    """Who gets an event, who would if it were not disabled, and who gets it in order. Operational events go to those only who ask for them
+    by name."""
     takers = [
         e for e in endpoints if e.takes(event.type) and (not is_reserved(event.type) or operational.asked_for(e.event_types, event.type))
     ]
-    return [e.id for e in takers if e.enabled], [e.id for e in takers if not e.enabled]
-
-
-def _carried(record: Record) -> Headers:
-    """Request id and trace travel with everything an event leads to."""
-    return [(name, value) for name, value in record.headers if name in CARRIED]
-
-
-def _ingested_value(record: Record) -> bytes:
-    """The ingested value inside an accepted record, verbatim."""
-    return bytes(_raw_event.decode(record.value or b"").event)
+    return (
+        [e.id for e in takers if e.enabled and not e.fifo],
+        [e.id for e in takers if not e.enabled],
+        [e.id for e in takers if e.enabled and e.fifo],
+    )
 
 
 def _next_leg(task: RetryTask) -> RetryTask:

@@ -50,7 +50,19 @@ def follow_up(
         return Dead(reason="gone")
     if attempt > len(schedule_s):
         return Dead(reason="exhausted")
-    pause_ms = round(schedule_s[attempt - 1] * 1000)
+    return _retry(attempt, ended_at_ms, schedule_s[attempt - 1], retry_after, jitter)
+
+
+def blocked(
+    attempt: int, ended_at_ms: int, schedule_s: Sequence[float], pause_s_min: float, *, retry_after: str | None = None, jitter: float = 0.0
+) -> Retry:
+    """After the last pause of the schedule, where an endpoint waits for the event all the same: that pause again, or `pause_s_min`."""
+    pause_s = schedule_s[attempt - 1] if attempt <= len(schedule_s) else max([*schedule_s[-1:], pause_s_min])
+    return _retry(attempt, ended_at_ms, pause_s, retry_after, jitter)
+
+
+def _retry(attempt: int, ended_at_ms: int, pause_s: float, retry_after: str | None, jitter: float) -> Retry:
+    pause_ms = round(pause_s * 1000)
     asked_ms = retry_after_ms(retry_after, ended_at_ms) or 0
     wait_ms = min(max(pause_ms, asked_ms) + round(jitter * pause_ms), _PAUSES_MAX * pause_ms)
     return Retry(attempt=attempt + 1, not_before_ms=ended_at_ms + wait_ms)

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from delivery.fifo_places import Found
 from delivery.journal import Checkpoint, Journal, Leg, places, read_checkpoint
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
 from runtime.settings import KafkaSettings
@@ -15,7 +16,8 @@ from runtime.telemetry import log
 from schemas import codec
 from schemas.codec import CodecError
 from schemas.deliveries import Planned
-from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_ACCEPTED
+from schemas.ids import EndpointId
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, DELIVERIES_FIFO, EVENTS_ACCEPTED
 
 _REQUEST_TIMEOUT_S: Final = 30.0
 #: No progress for this long means the log cannot be read: the caller's process ends and is started again.
@@ -42,6 +44,7 @@ class Tail(NamedTuple):
     checkpoint: Checkpoint
     journal: Journal
     ends: dict[str, int]
+    fifo: Found
 
 
 Tails = dict[int, Tail]
@@ -53,7 +56,7 @@ class TailReader:
     def __init__(self, kafka: KafkaSettings, retry_topics: Sequence[str], memory_ms: int) -> None:
         self._kafka = kafka
         self._retry_topics = frozenset(retry_topics)
-        self._topics = [DELIVERIES_ATTEMPTS, *retry_topics, DELIVERIES_DEAD]
+        self._topics = [DELIVERIES_ATTEMPTS, *retry_topics, DELIVERIES_DEAD, DELIVERIES_FIFO]
         self._memory_ms = memory_ms
 
     def read(self, partitions: Sequence[int], committed: Sequence[TopicPartition], now_ms: int) -> Tails:
@@ -72,7 +75,7 @@ class TailReader:
         tails: Tails = {}
         for tp in committed:
             if tp.topic == EVENTS_ACCEPTED:
-                tails[tp.partition] = Tail(read_checkpoint(tp.metadata), Journal(self._memory_ms), {})
+                tails[tp.partition] = Tail(read_checkpoint(tp.metadata), Journal(self._memory_ms), {}, Found())
         if not tails:
             return tails
         consumer = Consumer(
@@ -83,13 +86,16 @@ class TailReader:
         try:
             begin: list[TopicPartition] = []
             for partition in sorted(set(partitions) & tails.keys()):
-                checkpoint, journal, ends = tails[partition]
+                checkpoint, journal, ends, fifo = tails[partition]
                 low: dict[str, int] = {}
                 for topic in (EVENTS_ACCEPTED, *self._topics):
                     low[topic], ends[topic] = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_TIMEOUT_S)
                 del low[EVENTS_ACCEPTED]
                 for topic, offset in places(checkpoint, low).items():
-                    journal.read_until(topic, ends[topic])
+                    if topic == DELIVERIES_ATTEMPTS:
+                        fifo.begin, fifo.end = offset, ends[topic]
+                    if topic != DELIVERIES_FIFO:  # read whole each time: it has no place in the checkpoint
+                        journal.read_until(topic, ends[topic])
                     if offset < ends[topic]:
                         begin.append(TopicPartition(topic, partition, offset))
             count = self._read(consumer, begin, tails, now_ms)
@@ -114,7 +120,7 @@ class TailReader:
                 if place not in left or offset >= left[place]:
                     left.pop(place, None)
                     continue
-                self._learn(tails[place[1]].journal, place[0], offset, message, now_ms)
+                self._learn(tails[place[1]], place[0], offset, message, now_ms)
                 count += 1
                 if offset + 1 >= left[place]:
                     del left[place]
@@ -124,13 +130,19 @@ class TailReader:
                 raise TimeoutError(f"the tails of {sorted(left)} could not be read")
         return count
 
-    def _learn(self, journal: Journal, topic: str, offset: int, message: Message, now_ms: int) -> None:
+    def _learn(self, tail: Tail, topic: str, offset: int, message: Message, now_ms: int) -> None:
         """What cannot be read is no fact of ours: whoever wrote it, the project processor parks it."""
+        journal = tail.journal
         try:
-            if topic == DELIVERIES_ATTEMPTS:
+            if topic == DELIVERIES_FIFO:
+                value = message.value()
+                endpoint_id = EndpointId((message.key() or b"").decode())
+                tail.fifo.add_position(endpoint_id, None if value is None else codec.fifo_position.decode(value))
+            elif topic == DELIVERIES_ATTEMPTS:
                 entry = codec.journal.decode(message.value())
                 if isinstance(entry, Planned):
                     journal.add_plan(topic, offset, entry, now_ms)
+                    tail.fifo.add_plan(offset, entry)
                 else:
                     journal.add_attempt(topic, offset, entry, now_ms)
             elif topic in self._retry_topics:

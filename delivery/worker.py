@@ -63,6 +63,7 @@ class DeliveryWorker:
             finally:
                 committing.cancel()
                 await self._consumer.stop()
+                await self._context.pages.close()
                 await self._bus.stop()
                 beating.cancel()
         log.info("delivery.stopped", worker=self._name)
@@ -80,7 +81,7 @@ class DeliveryWorker:
             lanes = {tp.topic: self._lane(tp, tail.checkpoint) for tp in committed if tp.partition == partition}
             if lanes.keys() != {EVENTS_ACCEPTED, *self._delays}:
                 die(f"partition {partition} was assigned without some of its topics: every worker must run with the same delays")
-            self._owned[partition] = PartitionWorker(self._context, partition, lanes, tail.journal, tail.ends)
+            self._owned[partition] = PartitionWorker(self._context, partition, lanes, tail.journal, tail.ends, tail.fifo)
             self._owned[partition].start()
         log.info("partitions.assigned", partitions=sorted(tails))
 

@@ -53,7 +53,7 @@ def fold(records: Iterable[tuple[Record, JournalRecord]]) -> tuple[list[Plan], l
     for record, entry in records:
         if isinstance(entry, Planned):
             # A plan without endpoints has no rows to be known by later: it must not win within a batch what it loses across two.
-            if entry.endpoint_ids or entry.held:
+            if entry.endpoint_ids or entry.held or entry.fifo:
                 planned.setdefault((entry.organization, entry.mode, entry.event_id), _plans(entry, record.offset))
             continue
         retry = entry.next if isinstance(entry.next, Retry) else None
@@ -69,9 +69,9 @@ def fold(records: Iterable[tuple[Record, JournalRecord]]) -> tuple[list[Plan], l
 
 def _plans(entry: Planned, offset: int) -> list[Plan]:
     held = dict.fromkeys(sorted(entry.held), True)
+    taken = dict.fromkeys(sorted([*entry.endpoint_ids, *entry.fifo]), False)
     return [
-        Plan(entry.organization, entry.mode, entry.event_id, endpoint, offset, is_held)
-        for endpoint, is_held in {**held, **dict.fromkeys(sorted(entry.endpoint_ids), False)}.items()
+        Plan(entry.organization, entry.mode, entry.event_id, endpoint, offset, is_held) for endpoint, is_held in {**held, **taken}.items()
     ]
 
 

@@ -47,6 +47,12 @@ PARKED: Final = Counter("triggers_delivery_parked", "Deliveries put off without 
 HELD: Final = Counter("triggers_delivery_held", "Deliveries not made because the endpoint is disabled.")
 BREAKERS: Final = Counter("triggers_delivery_breakers", "Circuit breakers of endpoints that opened and closed.", ("change",))
 ENDPOINT_CHANGES: Final = Counter("triggers_delivery_endpoint_changes", "Endpoints that fail, are disabled, have recovered.", ("change",))
+FIFO_ENDPOINTS: Final = Gauge(
+    "triggers_delivery_fifo_endpoints", "FIFO endpoints by state: idle, busy, waiting, blocked, disabled.", ("partition", "state")
+)
+FIFO_LAG_SECONDS: Final = Gauge(
+    "triggers_delivery_fifo_lag_seconds", "Age of the oldest event that a FIFO endpoint is at; 0 where none has any.", ("partition",)
+)
 IN_FLIGHT: Final = Gauge("triggers_delivery_in_flight", "Webhook attempts under way.")
 
 # Every process

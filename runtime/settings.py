@@ -185,6 +185,11 @@ class DeliverySettings(_Section):
     #: An endpoint that has failed for this long without one success is disabled.
     disable_after_s: Seconds = 5 * 86_400.0
 
+    #: FIFO endpoints: bytes of events read ahead for all of them together, and the least pause between attempts at an event for which an
+    #: endpoint waits although its schedule is used up.
+    fifo_bytes_max: Positive = 67_108_864
+    fifo_blocked_pause_s: Seconds = 600.0
+
     commit_interval_s: Seconds = 0.5
     #: The journal is remembered (and re-read on assignment) at least this far back; longer than any pause a process survives.
     journal_memory_s: Seconds = 600.0

@@ -10,7 +10,7 @@ from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
 
-from schemas.deliveries import DeadLetter, JournalRecord, RetryTask
+from schemas.deliveries import DeadLetter, FifoPosition, JournalRecord, RetryTask
 from schemas.events import SCHEMA_VERSION, Accepted, Ack, Attribute, Duplicate, Ingested
 
 T = TypeVar("T")
@@ -112,6 +112,7 @@ ack: Final[Codec[Ack]] = Codec(Ack)
 journal: Final[Codec[JournalRecord]] = Codec(*JournalRecord.__args__)
 retry_task: Final[Codec[RetryTask]] = Codec(RetryTask)
 dead_letter: Final[Codec[DeadLetter]] = Codec(DeadLetter)
+fifo_position: Final[Codec[FifoPosition]] = Codec(FifoPosition)
 
 
 def encode(record: msgspec.Struct) -> bytes:

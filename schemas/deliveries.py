@@ -36,7 +36,7 @@ class Planned(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     """The endpoints an accepted event goes to, fixed before its first attempt. `accepted_offset` is its place in `events.accepted`.
 
     `held`: endpoints that would take it and were disabled when it came. Nothing is sent to them; what was missed can be counted and
-    recovered.
+    recovered. `fifo`: endpoints that get it in order, each at its own pace (`delivery.fifo`); they are not in `endpoint_ids`.
     """
 
     v: int
@@ -46,6 +46,7 @@ class Planned(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     accepted_offset: Offset
     endpoint_ids: list[EndpointIdField]
     held: list[EndpointIdField] = []
+    fifo: list[EndpointIdField] = []
 
 
 class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="attempted"):
@@ -105,6 +106,27 @@ class RetryTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     turn: TextField | None = None
     history: list[PastAttempt]
     event: Raw
+
+
+class FifoPosition(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a FIFO endpoint is. Key: its id. Of two positions the higher counts, whichever was written later (`delivery.fifo_places`).
+
+    Plans in `deliveries.attempts` below `journal_offset` are done with, and so is every event up to `accepted_offset` in `events.accepted`
+    (-1: none). `event_id` is the next event once its first attempt has failed, or None: then `attempt` is the one to be made, not before
+    `not_before_ms`, after those of `history`. `blocked`: its schedule is used up, and the endpoint is one that waits for it all the same.
+    """
+
+    v: int
+    organization: OrganizationIdField
+    mode: Mode
+    endpoint_id: EndpointIdField
+    journal_offset: Offset
+    accepted_offset: Annotated[int, Meta(ge=-1)]
+    event_id: EventIdField | None = None
+    attempt: AttemptNumber = 1
+    not_before_ms: Milliseconds = 0
+    history: list[PastAttempt] = []
+    blocked: bool = False
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ EVENTS_REJECTED: Final = "events.rejected"
 INBOX_ACKS: Final = "inbox.acks"
 DELIVERIES_ATTEMPTS: Final = "deliveries.attempts"
 DELIVERIES_DEAD: Final = "deliveries.dead"
+DELIVERIES_FIFO: Final = "deliveries.fifo"
 LIFECYCLE: Final = "lifecycle"
 
 #: Faust derives the changelog's name from app id and table name; both are fixed here.
@@ -46,7 +47,7 @@ class Topic:
 
     name: str
     value: str
-    key: Literal["organization", "table key", "as found"] = "organization"
+    key: Literal["organization", "table key", "endpoint", "as found"] = "organization"
     cleanup: Literal["delete", "compact", "compact,delete"] = "delete"
     retention_ms: int = FOREVER
     timestamp: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
@@ -92,6 +93,15 @@ _FIXED: Final[tuple[Topic, ...]] = (
     Topic(INBOX_ACKS, "schemas.events.Ack", timestamp="LogAppendTime", bytes_max=INGESTED_BYTES_MAX, groups=(PROJECT_APP,)),
     Topic(DELIVERIES_ATTEMPTS, "schemas.deliveries.JournalRecord", groups=(PROJECT_APP,)),
     Topic(DELIVERIES_DEAD, "schemas.deliveries.DeadLetter", retention_ms=30 * _DAY_MS),
+    Topic(
+        DELIVERIES_FIFO,
+        "schemas.deliveries.FifoPosition",
+        key="endpoint",
+        cleanup="compact",
+        # Read whole by each new owner, so it is kept short. A worker that was stopped may write an older position late: the highest wins,
+        # and is written again before compaction may take it away (`delivery.fifo`).
+        extra={"min.compaction.lag.ms": str(_DAY_MS // 24), "segment.ms": str(_DAY_MS // 24), "segment.bytes": "16777216"},
+    ),
     Topic(LIFECYCLE, "reserved"),
     Topic(
         DEDUP_CHANGELOG,

@@ -1,7 +1,7 @@
 -- Endpoints of organizations and modes, disabled ones too: what they would take is counted as held.
 SELECT
     e.id, e.organization, e.mode, e.url, e.event_types, e.headers, e.rate_per_minute, e.concurrency, e.schedule, e.schedule_s, e.deadline_s,
-    e.legacy_signature, e.enabled, (extract(epoch FROM e.failing_since) * 1000)::int8
+    e.legacy_signature, e.enabled, (extract(epoch FROM e.failing_since) * 1000)::int8, e.fifo, e.fifo_block
 FROM control.endpoints e
 JOIN unnest(%(organizations)s::text[], %(modes)s::text[]) AS x (o, m) ON e.organization = x.o AND e.mode = x.m
 WHERE e.deleted_at IS NULL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -138,7 +139,7 @@ def check_strangers(
     told: list[tuple[str, tuple[str, ...]]] = []
     gone: set[tuple[str, str]] = set()
     for entry in journal:
-        told.append((entry.event_id, tuple(entry.endpoint_ids) if isinstance(entry, Planned) else (entry.endpoint_id,)))
+        told.append((entry.event_id, (*entry.endpoint_ids, *entry.fifo) if isinstance(entry, Planned) else (entry.endpoint_id,)))
         if isinstance(entry, Attempted) and isinstance(entry.next, Dead):
             gone.add((entry.event_id, entry.endpoint_id))
     told += [(leg.event_id, (leg.endpoint_id,)) for leg in legs]
@@ -150,6 +151,13 @@ def check_strangers(
     anomalies += [f"{event} to {endpoint}: a dead letter the journal knows nothing of" for event, endpoint in letters.keys() - gone]
     anomalies += [f"{event} to {endpoint}: {n} dead letters" for (event, endpoint), n in letters.items() if n > copies_max]
     return anomalies
+
+
+def check_order(event_ids: Iterable[str], hooks: Sequence[Hook]) -> list[str]:
+    """A FIFO endpoint never gets an event after a later one of the inbox (`event_ids`), whatever was sent to it twice."""
+    place = {event_id: n for n, event_id in enumerate(event_ids)}
+    seen = [place[hook.event_id] for hook in hooks if hook.event_id in place]
+    return [f"{hooks[0].path}: event {later} came after event {earlier}" for earlier, later in pairwise(seen) if later < earlier]
 
 
 def check_webhooks(inbox: Mapping[str, bytes], hooks: Sequence[Hook]) -> list[str]:

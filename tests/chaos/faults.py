@@ -28,6 +28,7 @@ PLACES: dict[str, str] = {
     "delivery.after_post": "delivery",
     "delivery.after_journal": "delivery",
     "delivery.after_park": "delivery",
+    "delivery.before_position": "delivery",
     "delivery.before_commit": "delivery",
 }
 

@@ -14,7 +14,7 @@ from schemas.deliveries import DeadLetter, JournalRecord
 from schemas.events import is_reserved
 from schemas.ids import EventId
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, retry_topic
-from tests.chaos.checks import Hook, Leg, Row, check_deliveries, check_inbox, check_strangers, check_webhooks
+from tests.chaos.checks import Hook, Leg, Row, check_deliveries, check_inbox, check_order, check_strangers, check_webhooks
 from tests.chaos.workload import Writer
 from tests.flow.topics import read_topic
 from triggers.receiver import Receiver
@@ -53,16 +53,18 @@ class Look:
     def anomalies(self, copies_max: int) -> list[str]:
         found: list[str] = []
         inboxes, journal, legs = self.inboxes(), self.journal(), self.legs()
-        for writer in self._writers:
+        hooks = self.hooks()
+        for number, writer in enumerate(self._writers):
             rows = inboxes[writer.organization]
             ours = check_inbox(writer.posted, rows, self._explain(writer))
             endpoints = self._endpoints[writer.organization]
             ours += check_deliveries((row.event_id for row in rows), endpoints, journal, legs, copies_max=copies_max)
+            ours += check_order((row.event_id for row in rows), [hook for hook in hooks if hook.path == f"/fifo/{number}"])
             found += [f"{writer.organization}: {one}" for one in ours]
         payloads = {row.event_id: row.payload for rows in inboxes.values() for row in rows}
         endpoints = [one for made in self._endpoints.values() for one in made]
         found += check_strangers(payloads, endpoints, journal, legs, self.dead(), copies_max=copies_max)
-        found += check_webhooks(payloads, self.hooks())
+        found += check_webhooks(payloads, hooks)
         return found
 
     def inboxes(self) -> dict[str, list[Row]]:

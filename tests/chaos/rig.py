@@ -43,7 +43,7 @@ class Rig:
         self.announced: list[str] = []
         self.writers: list[Writer] = []
         self.endpoints: dict[str, list[str]] = {}
-        self._flaky: Counter[str] = Counter()
+        self._flaky: Counter[tuple[str, str]] = Counter()
         self._flaky_lock = threading.Lock()
 
     @contextmanager
@@ -82,13 +82,17 @@ class Rig:
             self.system.start_process(name, arguments, armed)
 
     def load(self, organizations: int = 3, seed: int = 1) -> None:
-        """Begin writing: each organization, in a partition of its own, has an endpoint that takes everything and one that has bad
-        times."""
+        """Begin writing: each organization, in a partition of its own, has an endpoint that takes everything, one that has bad times, and
+        one that has them too and gets everything in order."""
         for number, tenant in enumerate(self._tenants(organizations)):
-            self.receiver.answers[f"/flaky/{number}"] = self._fail_in_bad_times
             self.endpoints[tenant.organization] = []
-            for path in (f"/steady/{number}", f"/flaky/{number}"):
-                endpoint, self.receiver.secrets[path] = make_endpoint(self.system.settings, tenant.organization, self.receiver.url(path))
+            for kind in ("steady", "flaky", "fifo"):
+                path = f"/{kind}/{number}"
+                if kind != "steady":
+                    self.receiver.answers[path] = self._fail_in_bad_times
+                endpoint, self.receiver.secrets[path] = make_endpoint(
+                    self.system.settings, tenant.organization, self.receiver.url(path), fifo=kind == "fifo"
+                )
                 self.endpoints[tenant.organization].append(endpoint)
             writer = Writer(self.system.url, tenant.organization, tenant.key, seed + number)
             self.writers.append(writer)
@@ -108,10 +112,10 @@ class Rig:
         """Everything fails for a while, each event twice at most: breakers open, work is put off, and nothing need be given up."""
         if received.at_s % _PHASE_S > _BAD_S:
             return 204
-        event_id = received.headers["webhook-id"]
+        delivery = (received.path, received.headers["webhook-id"])
         with self._flaky_lock:
-            self._flaky[event_id] += 1
-            return 500 if self._flaky[event_id] <= 2 else 204
+            self._flaky[delivery] += 1
+            return 500 if self._flaky[delivery] <= 2 else 204
 
     # -- faults
 

@@ -8,7 +8,7 @@ import pytest
 
 from schemas import ids
 from schemas.deliveries import Attempted, Dead, JournalRecord, Planned, Retry
-from tests.chaos.checks import Hook, Leg, Row, check_deliveries, check_inbox, check_strangers, check_webhooks
+from tests.chaos.checks import Hook, Leg, Row, check_deliveries, check_inbox, check_order, check_strangers, check_webhooks
 from tests.chaos.workload import Posted
 
 E, ORGANIZATION, ENDPOINT = ids.event_id, ids.organization_id(1, bytes(10)), ids.endpoint_id(1, bytes(10))
@@ -159,6 +159,12 @@ INBOX: dict[str, bytes] = {IDS[0]: b'{ "n":1.0 }'}
 def test_a_bad_webhook_is_named(hooks: list[Hook], named: str) -> None:
     assert check_webhooks(INBOX, [HOOK, HOOK]) == []
     assert any(named in anomaly for anomaly in check_webhooks(INBOX, hooks))
+
+
+def test_an_event_that_comes_after_a_later_one_is_named_and_one_that_comes_twice_is_not() -> None:
+    first, second, third = (Hook(one, "/fifo/0", b"", True) for one in IDS[:3])
+    assert check_order(IDS[:3], [first, first, second, second, third]) == []
+    assert check_order(IDS[:3], [first, second, first, third]) == ["/fifo/0: event 0 came after event 1"]
 
 
 def test_every_corruption_put_into_a_long_history_by_chance_is_found() -> None:

@@ -100,7 +100,7 @@ def _an_endpoint(body: dict[str, Any]) -> None:
     elif "schedule" in body:
         body.pop("schedule_s", None)
         body["schedule"] = "standard"
-    for name in ("fifo", "fifo_block"):
+    for name in ("fifo", "fifo_block"):  # one is chosen once, the other belongs to it
         body.pop(name, None)
 
 

@@ -186,7 +186,7 @@ def test_pages_hold_every_endpoint_once(client: httpx.Client) -> None:
         (b'{"enabled":true}', 422, "invalid-request", "enabled"),
         (b'{"url":"https://x.example/","headers":{"Host":"x"}}', 422, "invalid-request", "set by the sender"),
         (b'{"url":"https://x.example/","event_types":["*.paid"]}', 422, "invalid-request", "no event type"),
-        (b'{"url":"https://x.example/","fifo":true}', 422, "invalid-request", "not available yet"),
+        (b'{"url":"https://x.example/","fifo_block":true}', 422, "invalid-request", "belongs to fifo"),
         (b'{"url":"https://x.example/","description":"a\\u0007b"}', 422, "invalid-request", "description"),
         (b'{"description":"a\\u0000b"}', 422, "invalid-request", "U+0000"),
         (b'{"description":"\\ud800"}', 422, "invalid-request", "surrogate"),

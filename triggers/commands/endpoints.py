@@ -38,6 +38,9 @@ Rate = Annotated[int | None, typer.Option(help="Deliveries a minute.")]
 Concurrency = Annotated[int | None, typer.Option(help="Attempts at once.")]
 Schedule = Annotated[str | None, typer.Option(help="default, standard, or pauses of its own: 5s,1m,1h.")]
 Deadline = Annotated[float | None, typer.Option(help="Seconds an attempt may take in all.")]
+FifoBlock = Annotated[
+    bool | None, typer.Option("--fifo-block/--no-fifo-block", help="With --fifo: wait for an event whose schedule is used up.")
+]
 Legacy = Annotated[str | None, typer.Option(help="A second signature: X-Hub-Signature-256=sha256-hex-body.")]
 SecretFile = Annotated[
     Path | None, typer.Option(help="A file with a secret of your own, whsec_…, or - for standard input.", allow_dash=True)
@@ -57,6 +60,8 @@ def endpoint_add(
     schedule: Schedule = None,
     deadline: Deadline = None,
     legacy_signature: Legacy = None,
+    fifo: Annotated[bool, typer.Option("--fifo", help="One event after the other, in order.")] = False,
+    fifo_block: FifoBlock = None,
     secret_file: SecretFile = None,
     json: Json = False,
 ) -> None:
@@ -67,7 +72,10 @@ def endpoint_add(
             _keyring(settings),
             ids.endpoint_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES)),
             Owner(organization, mode.mode),
-            _members(url, description, event_type, header, rate, concurrency, schedule, deadline, legacy_signature),
+            {
+                **_members(url, description, event_type, header, rate, concurrency, schedule, deadline, legacy_signature, fifo_block),
+                "fifo": fifo,
+            },
             secret=_secret(secret_file),
             rules=Rules.of(settings),
             actor=audit.command_line_actor(),
@@ -109,12 +117,13 @@ def endpoint_update(
     schedule: Schedule = None,
     deadline: Deadline = None,
     legacy_signature: Legacy = None,
+    fifo_block: FifoBlock = None,
     reset: Annotated[list[Members] | None, typer.Option(help="Back to the default. May be given several times.")] = None,
     json: Json = False,
 ) -> None:
     """Change a webhook endpoint. What is left out stays."""
     with control_plane() as (settings, connection):
-        patch = _members(url, description, event_type, header, rate, concurrency, schedule, deadline, legacy_signature)
+        patch = _members(url, description, event_type, header, rate, concurrency, schedule, deadline, legacy_signature, fifo_block)
         if no_header:
             patch["headers"] = {**dict.fromkeys(no_header), **patch.get("headers", {})}
         if at_odds := [name.value for name in reset or () if name.value in patch]:
@@ -185,6 +194,7 @@ def _members(
     schedule: str | None,
     deadline: float | None,
     legacy: str | None,
+    fifo_block: bool | None,
 ) -> dict[str, Any]:
     """Members of `Configuration`, those that were given. Raises `ValueError`."""
     given: dict[str, Any] = {
@@ -195,6 +205,7 @@ def _members(
         "rate_per_minute": rate,
         "concurrency": concurrency,
         "deadline_s": deadline,
+        "fifo_block": fifo_block,
         "legacy_signature": None if legacy is None else dict(zip(("header", "scheme"), _pair(legacy, "=", _LEGACY), strict=True)),
     }
     if schedule in endpoint_schedules.NAMES:

@@ -73,8 +73,8 @@ def test_pauses_make_a_schedule_custom_and_the_name_of_another_drops_them() -> N
         ({"legacy_signature": {"header": "webhook-signature", "scheme": "base64-body"}}, "set by the sender"),
         ({"legacy_signature": {"header": "X S", "scheme": "base64-body"}}, "a header's name"),
         ({"legacy_signature": {"header": "x-s", "scheme": "base64-body"}, "headers": {"X-S": "1"}}, "cannot hold a value of your own"),
-        ({"fifo": True}, "not available yet"),
-        ({"fifo_block": True}, "not available yet"),
+        ({"fifo_block": True}, "fifo_block belongs to fifo"),
+        ({"fifo": True, "concurrency": 2}, "one event at a time"),
         ({"secret": "whsec_"}, "secret"),
         ({"enabled": False}, "enabled"),
     ],
@@ -84,6 +84,15 @@ def test_what_cannot_be_is_refused_on_every_way_in_and_the_member_named(members:
         made(**members)
     with pytest.raises(ValueError, match=says):
         changed(made(), members, RULES)
+
+
+def test_whether_there_is_an_order_is_chosen_when_an_endpoint_is_made_and_whether_it_blocks_at_any_time() -> None:
+    ordered = made(fifo=True)
+    assert (ordered.fifo, ordered.fifo_block, ordered.concurrency) == (True, False, None)
+    assert changed(ordered, {"fifo": True, "fifo_block": True, "concurrency": 1}, RULES).fifo_block
+    for before, fifo in ((ordered, False), (ordered, None), (made(), True)):
+        with pytest.raises(ValueError, match="make another one"):
+            changed(before, {"fifo": fifo}, RULES)
 
 
 def test_a_patch_of_any_depth_is_refused_and_not_run_out_of_stack() -> None:

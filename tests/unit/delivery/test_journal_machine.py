@@ -24,6 +24,7 @@ from delivery import attempt, operational
 from delivery.context import Context
 from delivery.delays import choose, due_ms
 from delivery.endpoints import Endpoint
+from delivery.fifo_places import Found
 from delivery.journal import Journal, Leg, encode_checkpoint, places, read_checkpoint
 from delivery.lanes import Lane
 from delivery.partition import PartitionWorker
@@ -123,9 +124,9 @@ class Known:
     async def note_recovered(self, _: Any) -> None: ...
 
 
-def read_tail(log: Log, checkpoint: str) -> Journal:
+def read_tail(log: Log, checkpoint: str, memory_ms: int = 0) -> Journal:
     """What `delivery.tails` does, from memory."""
-    journal = Journal(memory_ms=0)
+    journal = Journal(memory_ms)
     topics = [DELIVERIES_ATTEMPTS, *map(retry_topic, DELAYS_S), DELIVERIES_DEAD]
     for topic, begin in places(read_checkpoint(checkpoint), dict.fromkeys(topics, 0)).items():
         journal.read_until(topic, len(log.records(topic)))
@@ -187,7 +188,7 @@ async def live(
         for topic, (offset, _) in log.committed.items()
     }
     ends = {topic: len(log.records(topic)) for topic in SOURCES}
-    worker = PartitionWorker(context, 0, lanes, read_tail(log, log.committed[EVENTS_ACCEPTED][1]), ends)
+    worker = PartitionWorker(context, 0, lanes, read_tail(log, log.committed[EVENTS_ACCEPTED][1]), ends, Found())
     worker.start()
     given = {topic: offset for topic, (offset, _) in log.committed.items()}
     idle = 0

@@ -68,6 +68,7 @@ def test_operational_events_go_to_those_who_name_them(filters: tuple[str, ...] |
     endpoint = Endpoint(ENDPOINT, ORGANIZATION, "test", "http://x", filters, ())
     disabled = endpoint._replace(enabled=False)
     expected = [ENDPOINT] if gets else []
-    assert _takers(event("triggers.endpoint.failing"), [endpoint]) == (expected, [])
-    assert _takers(event("triggers.endpoint.failing"), [disabled]) == ([], expected)
+    assert _takers(event("triggers.endpoint.failing"), [endpoint]) == (expected, [], [])
+    assert _takers(event("triggers.endpoint.failing"), [disabled]) == ([], expected, [])
+    assert _takers(event("triggers.endpoint.failing"), [endpoint._replace(fifo=True)]) == ([], [], expected)
     assert _takers(event("order.paid"), [endpoint])[0] == ([] if filters == ("triggers.endpoint.failing",) else [ENDPOINT])

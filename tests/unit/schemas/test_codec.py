@@ -19,6 +19,7 @@ CODECS: dict[str, Codec[Any]] = {
     "deliveries.attempts": codec.journal,
     "deliveries.retry": codec.retry_task,
     "deliveries.dead": codec.dead_letter,
+    "deliveries.fifo": codec.fifo_position,
 }
 EXAMPLES = [
     pytest.param(folder.name, example.read_bytes(), id=f"{folder.name}/{example.name}")
