@@ -50,7 +50,6 @@ def report(scenario: str, figures: Sequence[Figure], note: str = "") -> None:
     with (FOLDER / f"{scenario}.jsonl").open("a") as out:
         for figure in figures:
             row = {"scenario": scenario, **asdict(figure), "ratio": figure.ratio, "met": figure.met}
-            del row["less_is_better"]
             print(json.dumps({**row, "commit": commit, "machine": machine, "at": at}), file=out)
     print(f"\n{scenario}  ({machine}; {commit}){'  ' + note if note else ''}")
     width = max(len(figure.metric) for figure in figures)
