@@ -1,6 +1,6 @@
 """How fast the dedup table comes back from its changelog: a new worker with an empty folder, beside stock Faust's own recovery and
 beside raw consumption of the same records. The clock runs from the start of the process to its first deduplicated event; what a start
-takes without a table is taken off. Run: `make bench BENCH=recovery` or `python -m benchmarks.recovery [markers] [markers of stock Faust]`."""
+takes without a table is taken off. Run: `make bench BENCH=recovery` (`python -m benchmarks.recovery [markers] [markers of stock]`)."""
 
 from __future__ import annotations
 
