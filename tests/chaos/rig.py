@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -81,12 +81,13 @@ class Rig:
         else:
             self.system.start_process(name, arguments, armed)
 
-    def load(self, organizations: int = 3, seed: int = 1) -> None:
+    def load(self, organizations: int = 3, seed: int = 1, kinds: Sequence[str] = ("steady", "flaky", "fifo")) -> None:
         """Begin writing: each organization, in a partition of its own, has an endpoint that takes everything, one that has bad times, and
         one that has them too and gets everything in order."""
+        self._first_kind = kinds[0]
         for number, tenant in enumerate(self._tenants(organizations)):
             self.endpoints[tenant.organization] = []
-            for kind in ("steady", "flaky", "fifo"):
+            for kind in kinds:
                 path = f"/{kind}/{number}"
                 if kind != "steady":
                     self.receiver.answers[path] = self._fail_in_bad_times
@@ -108,14 +109,18 @@ class Rig:
             found.setdefault(partition_of(record_key(tenant.organization), partitions), tenant)
         return list(found.values())
 
-    def _fail_in_bad_times(self, received: Received, _before: int) -> int:
-        """Everything fails for a while, each event twice at most: breakers open, work is put off, and nothing need be given up."""
+    def _fail_in_bad_times(self, received: Received, _: int) -> int:
+        """Everything fails for a while, each event twice at most: breakers open, work is put off, and nothing need be given up. The second
+        time the connection ends without an answer."""
         if received.at_s % _PHASE_S > _BAD_S:
             return 204
         delivery = (received.path, received.headers["webhook-id"])
         with self._flaky_lock:
             self._flaky[delivery] += 1
-            return 500 if self._flaky[delivery] <= 2 else 204
+            before = self._flaky[delivery]
+        if before == 2:
+            raise ConnectionAbortedError
+        return 500 if before == 1 else 204
 
     # -- faults
 
@@ -202,7 +207,7 @@ class Rig:
             event = writer.certain[-1]
             last = (event.created or event.named)[0]
             until(lambda writer=writer, last=last: self.look.accepted(writer, last), timeout_s, f"{last} reaching the inbox", 0.2)  # type: ignore[misc]  # a bound default is not inferred
-            path = f"/steady/{number}"
+            path = f"/{self._first_kind}/{number}"
             until(
                 lambda path=path, last=last: any(one.headers["webhook-id"] == last for one in self.receiver.of(path)),  # type: ignore[misc]
                 timeout_s, f"{last} being delivered",
