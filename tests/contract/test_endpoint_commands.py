@@ -76,6 +76,13 @@ def test_an_endpoint_is_added_with_all_that_can_be_chosen(run: Command, organiza
     assert "until rotated" in run("endpoint", "show", made["id"]).stdout
 
 
+def test_an_endpoint_with_an_order_is_added_and_may_block_or_not_at_any_time(run: Command, organization: str) -> None:
+    made = answer(run("endpoint", "add", organization, URL, "--fifo", "--fifo-block", "--json"))
+    assert (made["fifo"], made["fifo_block"], made["blocked_event_id"]) == (True, True, None)
+    assert answer(run("endpoint", "update", made["id"], "--no-fifo-block", "--json"))["fifo_block"] is False
+    assert "make another one" in complaint(run("endpoint", "update", made["id"], "--reset", "fifo"))
+
+
 def test_an_update_changes_what_is_named_and_resets_what_is_to_be_reset(run: Command, endpoint: str) -> None:
     changed = answer(
         run(
@@ -143,6 +150,8 @@ def test_a_secret_is_rotated_and_may_be_brought_along_in_a_file(
         (["--schedule", "0s"], "schedule_s"),
         (["--deadline", "100"], "deadline_s"),
         (["--concurrency", "65"], "concurrency"),
+        (["--fifo", "--concurrency", "2"], "one event at a time"),
+        (["--fifo-block"], "belongs to fifo"),
     ],
 )
 def test_what_cannot_be_is_one_line_that_says_what_to_do(run: Command, organization: str, arguments: list[str], says: str) -> None:
