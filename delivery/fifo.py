@@ -53,7 +53,7 @@ class Fifo:
 
     def start(self) -> None:
         for position, behind in self._found.starts():
-            self._add(position, behind=behind)
+            self._add(position, behind=behind).commit()  # one has none yet, and its plans are forgotten some day
 
     def planned(self, planned: Planned, journal_offset: int, event: Ingested, record: Record) -> None:
         """An event's plan is in the log. In the order of the log; without a gap after what the new owner found there."""
@@ -64,6 +64,14 @@ class Fifo:
                 runner.commit()
             runner.offer(Item(journal_offset, record.offset, event, ingested_value(record), carried(record)))
         self._log.end = journal_offset + 1
+
+    def is_over(self, accepted_offset: int) -> bool:
+        """Whether no endpoint is in the middle of a step of this event, between the journal's record and its position."""
+        return all(runner.at != accepted_offset for runner in self._runners.values())
+
+    def caught_up(self) -> bool:
+        """Whether every endpoint has come to an attempt that no earlier owner has made."""
+        return all(runner.caught_up for runner in self._runners.values())
 
     async def stop(self, timeout_s: float) -> None:
         """Let attempts that are under way end for a while; what waits is left to the next owner."""
@@ -117,6 +125,6 @@ class Fifo:
         states = Counter(runner.state for runner in runners)
         for state in _STATES:
             FIFO_ENDPOINTS.labels(self._partition, state).set(states[state])
-        since = [runner.since_ms for runner in runners if runner.since_ms is not None]
+        since = [runner.since_ms for runner in runners if runner.since_ms is not None and runner.state != "disabled"]
         now_ms = self._context.clock.now_ms()
         FIFO_LAG_SECONDS.labels(self._partition).set(max(0, now_ms - min(since)) / 1000 if since else 0)

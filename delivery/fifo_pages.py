@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
 from runtime.settings import KafkaSettings
@@ -29,6 +29,18 @@ class Page(NamedTuple):
     records: list[Record]
     next_offset: int
 
+
+#: What librdkafka reports and tries again by itself.
+_PASSING: Final = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
 
 #: Whether a record is wanted: key, value, offset.
 Wanted = Callable[[bytes | None, bytes | None, int], bool]
@@ -71,7 +83,7 @@ class Pages:
                 messages = [] if self._closing else consumer.consume(_TAKE_MAX, _POLL_S)
                 for message in messages:
                     if (error := message.error()) is not None:
-                        if not error.retriable():
+                        if not error.retriable() and error.code() not in _PASSING:
                             raise KafkaException(error)
                         continue
                     at = message.offset() or 0

@@ -20,7 +20,7 @@ from delivery.journal import Journal, Source
 from delivery.outbox import Outbox
 from schemas.deliveries import FifoPosition, PastAttempt, RetryTask
 from schemas.ids import EndpointId
-from schemas.topics import EVENTS_ACCEPTED
+from schemas.topics import DELIVERIES_FIFO
 
 #: What is waited for longer than this holds no events in memory.
 _LONG_MS: Final = 5_000
@@ -64,6 +64,10 @@ class Runner:
         self._written_ms = 0
         self._written_at = -1
         self.state: State = "idle"
+        #: Whether it has come to an attempt that is not in the journal: the first of its own.
+        self.caught_up = False
+        #: Accepted offset of the event whose step it is in the middle of: the journal must remember that.
+        self.at: int | None = None
         #: When the event it is at was received.
         self.since_ms: int | None = None
 
@@ -117,7 +121,7 @@ class Runner:
                 self._commits.write(None)
                 return
             else:
-                self.state, self.since_ms = "idle", None
+                self.state, self.since_ms, self.caught_up = "idle", None, True
                 await self._sleep(None)
 
     async def _read_on(self) -> None:
@@ -134,13 +138,20 @@ class Runner:
         """One step of the event that is next."""
         self.since_ms = item.event.received_at_ms
         task = self._task(item)
-        if self._journal.attempted(task.event.id, task.endpoint_id, task.attempt) is None and await self._waited(task):
-            return  # things may have changed: look again
-        self.state = "busy"
+        if self._journal.attempted(task.event.id, task.endpoint_id, task.attempt) is None:
+            self.caught_up = True
+            if await self._waited(task):
+                return  # things may have changed: look again
+        self.state, self.at = "busy", item.accepted_offset
         try:
-            later = await self._steps.take(task)
+            await self._step(item, task)
         except Disabled:
             return
+        finally:
+            self.at = None
+
+    async def _step(self, item: Item, task: Task) -> None:
+        later = await self._steps.take(task)
         if later is None:
             await self._unblocked()
             self._queue.pop()
@@ -159,7 +170,7 @@ class Runner:
             if not self._is_released():
                 not_before_ms = max(not_before_ms, position.not_before_ms)
         return Task(
-            item.event, item.value, self.endpoint_id, attempt, history, Source(EVENTS_ACCEPTED, item.accepted_offset), item.headers,
+            item.event, item.value, self.endpoint_id, attempt, history, Source(DELIVERIES_FIFO, item.accepted_offset), item.headers,
             0, put_off.parked, put_off.turn, not_before_ms,
         )  # fmt: skip
 

@@ -22,7 +22,8 @@ FACTS_ALARM: Final = 500_000
 
 
 class Source(NamedTuple):
-    """The record whose handling led to a fact: topic and offset, same partition."""
+    """The record whose handling led to a fact: topic and offset, same partition. Of a FIFO endpoint's: the topic of positions, and the
+    accepted offset of the event."""
 
     topic: str
     offset: int

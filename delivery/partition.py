@@ -32,7 +32,7 @@ from schemas.events import SCHEMA_VERSION, Accepted, Ingested, is_reserved
 from schemas.ids import EndpointId
 from schemas.keys import record_key
 from schemas.records import Record
-from schemas.topics import DELIVERIES_ATTEMPTS, EVENTS_ACCEPTED, EVENTS_REJECTED
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_FIFO, EVENTS_ACCEPTED, EVENTS_REJECTED
 
 _BATCH_MAX: Final = 200
 
@@ -77,7 +77,14 @@ class PartitionWorker:
 
     def caught_up(self) -> bool:
         """Whether every lane is done with what an earlier owner could have begun: all that was there when its tails were read."""
-        return all(lane.watermark.next_offset >= self._ends[lane.topic] for lane in self.lanes.values())
+        done = all(lane.watermark.next_offset >= self._ends[lane.topic] for lane in self.lanes.values())
+        return done and self._fifo.caught_up()
+
+    def is_over(self, source: Source) -> bool:
+        """Whether all that a record led to is in the log, and what a new owner would begin after it."""
+        if source.topic == DELIVERIES_FIFO:
+            return self._fifo.is_over(source.offset)
+        return self.lanes[source.topic].watermark.next_offset > source.offset
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task whose failure ends the process: a lane that stopped in silence would hold its partition for ever."""

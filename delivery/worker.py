@@ -143,7 +143,7 @@ class DeliveryWorker:
         def is_committed(source: Source | None) -> bool:
             if source is None:
                 return worker.caught_up()
-            return worker.lanes[source.topic].watermark.next_offset > source.offset
+            return worker.is_over(source)
 
         worker.journal.forget(self._clock.now_ms(), is_committed)
         if len(worker.journal) > FACTS_ALARM:

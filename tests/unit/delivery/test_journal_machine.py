@@ -201,9 +201,7 @@ async def live(
         await real_sleep(0)
         idle = 0 if sum(map(len, log.topics.values())) != before else idle + 1
         if commits and not bus.dead:
-            worker.journal.forget(
-                clock.now_ms(), lambda s: worker.caught_up() if s is None else lanes[s.topic].watermark.next_offset > s.offset
-            )
+            worker.journal.forget(clock.now_ms(), lambda s: worker.caught_up() if s is None else worker.is_over(s))
             for topic, lane in lanes.items():
                 metadata = encode_checkpoint(worker.journal.checkpoint(lane.watermark.highest)) if topic == EVENTS_ACCEPTED else ""
                 log.committed[topic] = (lane.watermark.next_offset, metadata)
