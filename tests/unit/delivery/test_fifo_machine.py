@@ -64,7 +64,7 @@ class Known:
     async def there(self, endpoint_ids: Sequence[EndpointId]) -> dict[EndpointId, Endpoint]:
         return {one: self._one(one) for one in endpoint_ids}
 
-    async def changed(self, *_: Any) -> bool:
+    async def changed(self, *_args: Any) -> bool:
         for _ in range(5):
             await asyncio.sleep(_MEMORY_MS / 1000)
         return True
