@@ -64,7 +64,7 @@ class Known:
     async def there(self, endpoint_ids: Sequence[EndpointId]) -> dict[EndpointId, Endpoint]:
         return {one: self._one(one) for one in endpoint_ids}
 
-    async def changed(self, *_: Any) -> bool:
+    async def changed(self, *_args: Any) -> bool:
         for _ in range(5):
             await asyncio.sleep(_MEMORY_MS / 1000)
         return True
@@ -165,7 +165,7 @@ async def live(
     checkpoint = log.committed[EVENTS_ACCEPTED][1]
     lanes = {
         topic: Lane(topic, 0, Watermark(offset, read_checkpoint(checkpoint).h if topic == EVENTS_ACCEPTED else -1), 1_000,
-                    bytes_in_flight_max=1_000_000, pause=lambda: None, resume=lambda: None)
+                    pause=lambda: None, resume=lambda: None)
         for topic, (offset, _) in log.committed.items()
     }  # fmt: skip
     ends = {topic: len(log.records(topic)) for topic in SOURCES}
