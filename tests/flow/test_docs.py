@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 
+from access.endpoint_secrets import secret_text
 from schemas.problems import REGISTRY
+from tests.snippets import LANGUAGES, prepare, running
 from triggers.provision import make_tenant
-from triggers.system import System
+from triggers.system import System, until
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: A command and the answer below it.
@@ -74,6 +78,28 @@ def test_the_commands_of_a_page_are_answered_as_it_says(page: str, system: Syste
             assert agrees(value, real.headers.get(name)), (step["command"], name, real.headers)
         assert agrees(written.body, real.body), (step["command"], written.body, real.body)
         variables.update({name: real.body[member] for name, member in (("ID", "id"), ("CURSOR", "next_cursor")) if member in real.body})
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_receivers_of_the_page_take_what_is_delivered_and_the_old_secret_does_during_a_rotation(
+    language: str, system: System, tmp_path: Path
+) -> None:
+    command, inbox = prepare(language, tmp_path), tmp_path / "inbox"
+    headers = {"X-API-Key": make_tenant(system.settings, language).key}
+    first = {"secret": secret_text(os.urandom(32))}
+    with running(command, first["secret"], inbox) as url, httpx.Client(base_url=system.url, headers=headers, timeout=15) as client:
+        endpoint = client.post("/endpoints", json={"url": url, **first}).json()["id"]
+
+        def deliver() -> None:
+            event = client.post("/events", json={"type": "order.paid", "payload": {"city": "Łódź"}}).json()["id"]
+            until((inbox / event).exists, 40, "the receiver keeping it")
+            until(lambda: bool(client.get(f"/endpoints/{endpoint}/attempts").json()["attempts"]), 40, "the attempt being told")
+
+        deliver()
+        assert client.post(f"/endpoints/{endpoint}/rotate-secret").status_code == 200
+        deliver()
+        told = client.get(f"/endpoints/{endpoint}/attempts").json()["attempts"]
+        assert {(one["outcome"], one["status"]) for one in told} == {("delivered", 204)}
 
 
 def test_the_page_about_errors_has_every_problem_with_its_status() -> None:
