@@ -69,6 +69,7 @@ class Endpoints:
         self._worker = worker
         self._schedule_s = tuple(schedule_s)
         self._cache: dict[EndpointId, tuple[float, Endpoint | None]] = {}
+        self._looking: dict[EndpointId, asyncio.Task[Endpoint | None]] = {}
 
     async def of(self, owners: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Endpoint]]:
         """Endpoints by (organization, mode), disabled ones too: one query for a batch of events, always fresh."""
@@ -83,14 +84,27 @@ class Endpoints:
         return found
 
     async def get(self, endpoint_id: EndpointId) -> Endpoint | None:
-        """One endpoint; None if it is deleted or disabled."""
+        """One endpoint; None if it is deleted or disabled. Who asks while it is looked up waits for that look-up: what was put off for an
+        endpoint comes back all at once.
+        """
         cached = self._cache.get(endpoint_id)
         if cached is not None and cached[0] > self._clock.monotonic_s():
             return cached[1]
-        found = await self._find("endpoints_by_id", {"ids": [endpoint_id]})
-        endpoint = found[0] if found else None
-        self._remember(endpoint_id, endpoint)
-        return endpoint
+        looking = self._looking.get(endpoint_id)
+        if looking is None:
+            looking = self._looking[endpoint_id] = asyncio.create_task(self._look_up(endpoint_id))
+        return await asyncio.shield(looking)
+
+    async def _look_up(self, endpoint_id: EndpointId) -> Endpoint | None:
+        try:
+            found = await self._find("endpoints_by_id", {"ids": [endpoint_id]})
+            endpoint = found[0] if found else None
+            if self._looking.get(endpoint_id) is asyncio.current_task():  # else it was changed meanwhile
+                self._remember(endpoint_id, endpoint)
+            return endpoint
+        finally:
+            if self._looking.get(endpoint_id) is asyncio.current_task():
+                del self._looking[endpoint_id]
 
     async def there(self, ids: Sequence[EndpointId]) -> dict[EndpointId, Endpoint]:
         """Those of them that are not deleted, disabled ones too; always fresh."""
@@ -134,6 +148,7 @@ class Endpoints:
 
         changed = await self._until_postgres_answers(change)
         self._cache.pop(endpoint_id, None)
+        self._looking.pop(endpoint_id, None)
         return changed
 
     def _remember(self, endpoint_id: EndpointId, endpoint: Endpoint | None) -> None:

@@ -1,0 +1,84 @@
+"""Looking endpoints up: a burst costs one query, a change is seen by whoever asks after it, and who gives up takes nobody along."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from delivery.endpoints import Endpoints
+from runtime.clock import SYSTEM
+from schemas import ids
+
+ID = ids.endpoint_id(1, bytes(10))
+
+
+class Postgres:
+    """Answers when it is let; counts what it is asked. `enabled` is what it says then."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.url = "https://a.example/"
+        self.answers = asyncio.Event()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        yield self
+
+    async def execute(self, statement: bytes, _values: Any) -> Any:
+        if b"UPDATE" in statement:
+            return SimpleNamespace(rowcount=1)
+        if b"endpoint_secrets" in statement:
+            return rows((ID, b"sealed", "key"))
+        self.asked += 1
+        row: Any = (ID, "org_1", "live", self.url, None, {}, None, None, "default", None, None, None, True, None)
+        await self.answers.wait()
+        return rows(row)
+
+
+def rows(*found: Any) -> Any:
+    async def fetchall() -> list[Any]:
+        return list(found)
+
+    return SimpleNamespace(fetchall=fetchall)
+
+
+def endpoints(postgres: Postgres) -> Endpoints:
+    keyring: Any = SimpleNamespace(decrypt=lambda *_: b"secret")
+    pool: Any = postgres
+    return Endpoints(pool, keyring, SYSTEM, "w", (1.0,))
+
+
+async def test_a_burst_of_deliveries_to_one_endpoint_is_one_query() -> None:
+    postgres = Postgres()
+    looked = endpoints(postgres)
+    asking = [asyncio.create_task(looked.get(ID)) for _ in range(300)]
+    await asyncio.sleep(0)
+    asking[0].cancel()  # who began it gives up
+    postgres.answers.set()
+    found = await asyncio.gather(*asking[1:])
+    assert {one.url for one in found if one is not None} == {postgres.url}
+    assert len(found) == 299
+    assert postgres.asked == 1
+
+
+async def test_who_asks_after_a_change_is_not_told_what_was_read_before_it() -> None:
+    postgres = Postgres()
+    looked = endpoints(postgres)
+    before = asyncio.create_task(looked.get(ID))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert postgres.asked == 1
+    await looked.note_recovered(ID)
+    postgres.url = "https://b.example/"
+    after = asyncio.create_task(looked.get(ID))
+    await asyncio.sleep(0)
+    postgres.answers.set()
+    old, new, later = await before, await after, await looked.get(ID)
+    assert old is not None
+    assert new is not None
+    assert later is not None
+    assert (old.url, new.url, later.url) == ("https://a.example/", "https://b.example/", "https://b.example/")
+    assert postgres.asked == 2
