@@ -15,7 +15,8 @@ import aiohttp
 from yarl import URL
 
 from access import egress
-from delivery.egress import Connector, EgressDenied, Guard, Lookup, Resolver, system_lookup, tls_context
+from delivery.egress import Connector, EgressDenied, Guard, Resolver, system_lookup, tls_context
+from delivery.lookups import Lookup
 from delivery.ours import is_ours
 from delivery.policy import LOCAL
 from runtime.settings import Settings

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import cache
 from ipaddress import ip_address
@@ -26,21 +24,17 @@ from aiohttp.tracing import Trace
 
 from access import egress
 from access.addresses import Address
+from delivery.lookups import Lookup, Lookups
 from delivery.meter import Meter
 
 #: Checked addresses of one name that are tried; the rest of them were checked as well.
 ADDRESSES_MAX: Final = 4
-#: Look-ups under way, a thread each: the C library's resolver cannot be told to stop, and a name server may never answer.
-_LOOKUPS_MAX: Final = 64
 _DNS_CACHE_S: Final = 10
 #: Bytes the kernel takes from a receiver before we do; it doubles the number for its own book-keeping.
 _RECEIVE_BUFFER_BYTES: Final = 32_768
 
 #: Addresses that were connected to for the request under way: aiohttp goes through what is left of its list again after each failure.
 _tried: Final[ContextVar[set[str]]] = ContextVar("tried")
-
-#: A name to its addresses in the order to try them. Blocks. Raises `OSError`.
-Lookup = Callable[[str], Sequence[str]]
 
 
 class EgressDenied(Exception):
@@ -118,14 +112,11 @@ def system_lookup(name: str) -> Sequence[str]:
 
 
 class Resolver(AbstractResolver):
-    """Looks names up within `timeout_s` and checks all of their addresses. One look-up at a time for each name."""
+    """Looks names up within `timeout_s` and checks all of their addresses."""
 
     def __init__(self, guard: Guard, timeout_s: float, lookup: Lookup = system_lookup) -> None:
         self._guard = guard
-        self._timeout_s = timeout_s
-        self._lookup = lookup
-        self._running: dict[str, asyncio.Future[Sequence[str]]] = {}
-        self._slots = asyncio.Semaphore(_LOOKUPS_MAX)
+        self._lookups = Lookups(lookup, timeout_s)
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         """For aiohttp. Raises `EgressDenied` if any address is forbidden, `OSError`."""
@@ -136,62 +127,14 @@ class Resolver(AbstractResolver):
 
     async def addresses(self, name: str, port: int) -> list[Address]:
         """The first checked addresses. Raises `EgressDenied` if any address is forbidden, `OSError`."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                found = await self._look_up(name)
-        except TimeoutError:  # not as itself, which aiohttp and we take for the end of the attempt
-            raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {self._timeout_s} s") from None
-        addresses = [ip_address(text) for text in dict.fromkeys(found)]
+        rules = self._guard.rules
+        absolute = name if rules.insecure or rules.allowed else f"{name}."  # public names are: no search list of /etc/resolv.conf
+        addresses = [ip_address(text) for text in dict.fromkeys(await self._lookups.find(absolute))]
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "the name has no address")
         for address in addresses:
             self._guard.check(address, port)
         return addresses[:ADDRESSES_MAX]
-
-    async def _look_up(self, name: str) -> Sequence[str]:
-        if name not in self._running:
-            await self._slots.acquire()
-            if name in self._running:
-                self._slots.release()
-            else:
-                self._begin(name)
-        return await asyncio.shield(self._running[name])
-
-    def _begin(self, name: str) -> None:
-        """Look up in a thread of its own that nobody waits for at the end: a pool's threads would hold the process until they are done."""
-        loop = asyncio.get_running_loop()
-        future = self._running[name] = loop.create_future()
-        rules = self._guard.rules
-        asked = name if rules.insecure or rules.allowed else f"{name}."  # public names are absolute: no search list of /etc/resolv.conf
-
-        def ended(_: object) -> None:
-            del self._running[name]
-            self._slots.release()
-            if not future.cancelled():
-                future.exception()  # maybe nobody waits any more
-
-        def settle(found: Sequence[str], error: Exception | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(found)
-            else:
-                future.set_exception(error)
-
-        def work() -> None:
-            found: Sequence[str] = ()
-            failed: Exception | None = None
-            try:
-                found = self._lookup(asked)
-            except OSError as error:
-                failed = error
-            except Exception as error:  # noqa: BLE001 - a name the codec cannot take, anything: the thread must settle its future
-                failed = socket.gaierror(socket.EAI_FAIL, repr(error))
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(settle, found, failed)
-
-        future.add_done_callback(ended)
-        threading.Thread(target=work, name="lookup", daemon=True).start()
 
     async def close(self) -> None:
         """Threads under way end by themselves."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from delivery.attempt import Result, Sender
-from delivery.egress import Lookup
+from delivery.lookups import Lookup
 from runtime.settings import DeliverySettings, Settings
 
 SETTINGS = Settings(delivery=DeliverySettings(allow_insecure_endpoints=True))
