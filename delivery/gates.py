@@ -18,8 +18,10 @@ from runtime.clock import Clock
 from runtime.settings import DeliverySettings
 from schemas.ids import EndpointId
 
-#: Gates kept; above it those at rest are dropped, which forgets nothing that would not be learned again.
+#: Gates kept; above it those at rest are dropped, which forgets nothing that would not be learned again. Where most are not at rest, they
+#: are looked through again when there are so many times as many.
 _GATES_MAX: Final = 10_000
+_GROWTH: Final = 1.25
 #: An endpoint as it was read may be this much older than what was last written down about it.
 _NOTED_AFTER_MS: Final = 5_000
 
@@ -52,7 +54,8 @@ class Verdict(NamedTuple):
 
 class Gate:
     """One endpoint's. `failing_since_ms`: the first failure after its last success; `noted`: whether Postgres has it, last written
-    at `noted_at_ms`; `announced`: whether its organization was told (see `delivery.health`).
+    at `noted_at_ms`; `announced`: whether its organization was told (see `delivery.health`), or may have been by an earlier owner
+    (`inherited`).
     """
 
     def __init__(self, settings: DeliverySettings, clock: Clock, name: str, endpoint: Endpoint) -> None:
@@ -65,13 +68,20 @@ class Gate:
         self._line = Line(settings.endpoint_concurrency, settings.endpoint_in_flight_max, settings.endpoint_wait_s)
         self._queue: deque[asyncio.Future[int | None]] = deque()
         self.failing_since_ms = endpoint.failing_since_ms
-        self.announced = self.noted = endpoint.failing_since_ms is not None
+        self.announced = self.noted = self.inherited = endpoint.failing_since_ms is not None
         self.noted_at_ms: int | None = None
         self.configure(endpoint)
 
     @property
     def at_rest(self) -> bool:
-        return self._line.idle and self._breaker.closed and self.failing_since_ms is None and self._pace is None
+        """What Postgres has is read again by the next gate; an open breaker is remembered until its time is over."""
+        now_ms = self._clock.now_ms()
+        return (
+            self._line.idle
+            and self._breaker.refused_until(now_ms) is None
+            and (self.failing_since_ms is None or self.noted)
+            and (self._pace is None or self._pace.rests(now_ms))
+        )
 
     @property
     def is_slow(self) -> bool:
@@ -82,7 +92,8 @@ class Gate:
         settled = self.noted_at_ms is None or self._clock.now_ms() - self.noted_at_ms > _NOTED_AFTER_MS
         if self.noted and settled and endpoint.failing_since_ms is None:  # somebody enabled it: as if it had never failed
             self._breaker = Breaker(rules(self._settings))
-            self.failing_since_ms, self.announced, self.noted, self.noted_at_ms = None, False, False, None
+            self.failing_since_ms, self.noted_at_ms = None, None
+            self.announced = self.noted = self.inherited = False
         at_once = endpoint.concurrency or self._settings.endpoint_concurrency
         if at_once != self._line.at_once_max:
             self._line.limit(at_once)
@@ -179,12 +190,14 @@ class Gates:
         self._clock = clock
         self._name = name
         self._gates: dict[EndpointId, Gate] = {}
+        self._looked_through_at = _GATES_MAX
 
     def of(self, endpoint: Endpoint) -> Gate:
         gate = self._gates.get(endpoint.id)
         if gate is None:
-            if len(self._gates) >= _GATES_MAX:
+            if len(self._gates) >= self._looked_through_at:
                 self._gates = {one: kept for one, kept in self._gates.items() if not kept.at_rest}
+                self._looked_through_at = max(_GATES_MAX, round(_GROWTH * len(self._gates)))
             gate = self._gates[endpoint.id] = Gate(self._settings, self._clock, self._name, endpoint)
         else:
             gate.configure(endpoint)

@@ -6,10 +6,11 @@ per attempt. Each telling comes before the write that makes it final, so a crash
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 from delivery import operational
 from delivery.context import Context
+from delivery.endpoints import Absent
 from delivery.gates import Gate, Verdict
 from delivery.outbox import Outbox
 from runtime.metrics import BREAKERS, ENDPOINT_CHANGES
@@ -21,6 +22,8 @@ from schemas.topics import EVENTS_INGESTED
 
 #: An endpoint that fails now and then is not noted down more often than this.
 _NOTE_EVERY_MS: Final = 60_000
+#: What is told again within this time of its happening is the same event, which dedup drops: an hour less than its window.
+_TOLD_AGAIN_MS: Final = 23 * 3_600_000
 
 
 class Health:
@@ -38,7 +41,7 @@ class Health:
             log.info("breaker", endpoint_id=made.endpoint_id, change=change)
         if made.outcome == "delivered":
             await self._succeeded(gate, made)
-        elif made.error != "endpoint_missing" and made.next is not None:
+        elif made.error not in get_args(Absent) and made.next is not None:
             await self._failed(gate, event_type, made, verdict)
 
     async def gone(self, event_type: str, made: Attempted) -> None:
@@ -50,8 +53,12 @@ class Health:
     async def announce(self, gate: Gate, event_type: str, made: Attempted) -> None:
         """Its organization is told that it fails: once until it has recovered."""
         since_ms = gate.failing_since_ms
-        if since_ms is not None and not gate.announced:
-            gate.announced = True
+        if since_ms is None:
+            return
+        # An earlier owner noted the first failure, and may have gone before it told of it.
+        perhaps_not_told = gate.inherited and self._context.clock.now_ms() - since_ms < _TOLD_AGAIN_MS
+        if not gate.announced or perhaps_not_told:
+            gate.announced, gate.inherited = True, False
             await self._tell(event_type, operational.failing(made, since_ms))
             ENDPOINT_CHANGES.labels("failing").inc()
 
@@ -59,7 +66,7 @@ class Health:
         since_ms = gate.failing_since_ms
         if since_ms is None:
             return
-        gate.failing_since_ms, announced, gate.announced = None, gate.announced, False
+        gate.failing_since_ms, announced, gate.announced, gate.inherited = None, gate.announced, False, False
         if announced:
             await self._tell("", operational.recovered(made, since_ms))
             ENDPOINT_CHANGES.labels("recovered").inc()
@@ -90,7 +97,8 @@ class Health:
             if await self._context.endpoints.disable_failing(made.endpoint_id, before_ms):
                 ENDPOINT_CHANGES.labels("disabled").inc()
         # Disabled now, or enabled again by somebody: what comes after begins anew.
-        gate.failing_since_ms, gate.announced, gate.noted, gate.noted_at_ms = None, False, False, None
+        gate.failing_since_ms, gate.noted_at_ms = None, None
+        gate.announced = gate.noted = gate.inherited = False
 
     async def _tell(self, event_type: str, told: Ingested) -> None:
         if not is_reserved(event_type):

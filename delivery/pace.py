@@ -25,6 +25,10 @@ class Pace:
         self._next_ms = turn_ms + self._interval_ms
         return -int(-turn_ms // 1)  # rounded up: never early
 
+    def rests(self, now_ms: int) -> bool:
+        """Whether forgetting it would change nothing: no turn it handed out can be used any more, and its burst is whole."""
+        return self._next_ms <= now_ms - self._grace_ms
+
     def holds(self, name: str | None, turn_ms: int, now_ms: int) -> bool:
         """Whether a turn handed out before may be used now. One that comes too late takes another, or late ones would come in a bunch."""
         return name == self.name and turn_ms <= now_ms <= turn_ms + self._grace_ms

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from delivery.endpoints import Endpoint
 from delivery.gates import Admitted, Gate, Gates, Refused
 from delivery.slots import Budget, Slots
@@ -209,3 +211,47 @@ async def test_a_budget_is_given_in_order_and_comes_back_from_the_cancelled() ->
     assert order == ["a", "c", "d"]
     async with budget.of(100):
         pass
+
+
+def of_many(gates: Gates, number: int) -> Gate:
+    return gates.of(endpoint(number, rate_per_minute=60))
+
+
+async def test_gates_that_are_at_rest_are_forgotten_also_with_a_rate_and_a_noted_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delivery.gates._GATES_MAX", 10)
+    clock = Clock()
+    many = Gates(DeliverySettings(breaker_failures=1), clock, "g")
+    for number in range(10):
+        one = of_many(many, number)
+        one.leave(await admitted(one), number != 3)
+    assert isinstance(await of_many(many, 3).enter(again=False), Refused)
+    under_way = await admitted(of_many(many, 5))
+    of_many(many, 4).failing_since_ms = clock.now  # not noted yet
+    noted = of_many(many, 6)
+    noted.failing_since_ms, noted.noted = clock.now, True
+    kept = {number: of_many(many, number) for number in range(10)}
+    clock.now += 4_000  # all bursts are whole again, the breaker is still open
+    for number in range(200, 210):
+        of_many(many, number)
+    assert {number for number in (3, 4, 5) if of_many(many, number) is kept[number]} == {3, 4, 5}
+    assert of_many(many, 6) is not kept[6]
+    assert of_many(many, 0) is not kept[0]
+    kept[5].leave(under_way, True)
+
+
+async def test_a_turn_that_was_handed_out_is_honoured_whenever_gates_are_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delivery.gates._GATES_MAX", 1)
+    clock = Clock()
+    many = Gates(DeliverySettings(delays_s=(1.0, 10.0)), clock, "g")
+    one = of_many(many, 1)
+    found = [await one.enter(again=False) for _ in range(6)]
+    last = found[-1]
+    assert isinstance(last, Refused)
+    assert last.until_ms is not None
+    for each in found:
+        if isinstance(each, Admitted):
+            one.leave(each, True)
+    clock.now = last.until_ms + 2_000  # the last moment of its grace
+    of_many(many, 2)
+    assert isinstance(await of_many(many, 1).enter(again=True, turn=last.turn, turn_ms=last.until_ms), Admitted)
+    assert of_many(many, 1) is one
