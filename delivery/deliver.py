@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 import msgspec
 
 from delivery import attempt, operational, policy, requests, sign
 from delivery.context import Context, Task
-from delivery.endpoints import Endpoint
+from delivery.endpoints import Absent, Endpoint
 from delivery.gates import Gate, Refused, Verdict
 from delivery.health import Health
 from delivery.journal import Journal, Leg
@@ -27,9 +27,8 @@ from schemas.deliveries import Attempted, Dead, Retry, RetryTask
 from schemas.events import SCHEMA_VERSION
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_INGESTED
 
-MISSING: Final = "endpoint_missing"
 #: Error classes that tell nothing about the endpoint.
-_NOT_TOLD: Final = frozenset({MISSING, policy.LOCAL})
+_NOT_TOLD: Final = frozenset({*get_args(Absent), policy.LOCAL})
 #: Part of the smallest delay that work which waits for a breaker is spread over.
 _SPREAD: Final = 0.5
 
@@ -76,7 +75,7 @@ class Deliveries:
         context = self._context
         endpoint = await context.endpoints.get(task.endpoint_id)
         if endpoint is None:
-            missing = self._attempted(task, None, context.clock.now_ms(), 0, attempt.Result(None, MISSING, b""))
+            missing = await self._absent(task)
             await self._journalled(task, missing)
             return _Made(missing, None, Verdict())
         gate = context.gates.of(endpoint)
@@ -139,13 +138,17 @@ class Deliveries:
         endpoint = await context.endpoints.get(task.endpoint_id)
         started_at_ms, began_s = context.clock.now_ms(), context.clock.monotonic_s()
         if endpoint is None:
-            return self._attempted(task, None, started_at_ms, 0, attempt.Result(None, MISSING, b""))
+            return await self._absent(task)
         content = sign.body(event)
         headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers)
         deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s
         with ATTEMPT_SECONDS.time():
             result = await context.sender.post(endpoint.url, content, headers, deadline_s)
         return self._attempted(task, endpoint, started_at_ms, round((context.clock.monotonic_s() - began_s) * 1000), result)
+
+    async def _absent(self, task: Task) -> Attempted:
+        why = await self._context.endpoints.why_absent(task.endpoint_id)
+        return self._attempted(task, None, self._context.clock.now_ms(), 0, attempt.Result(None, why, b""))
 
     def _attempted(self, task: Task, endpoint: Endpoint | None, started_at_ms: int, took_ms: int, result: attempt.Result) -> Attempted:
         event = task.event
@@ -168,7 +171,7 @@ class Deliveries:
 
     def _following(self, task: Task, endpoint: Endpoint | None, made: Attempted, retry_after: str | None) -> Retry | Dead | None:
         if endpoint is None:
-            return Dead(reason="endpoint_missing")
+            return Dead(reason="endpoint_disabled" if made.error == "endpoint_disabled" else "endpoint_missing")
         return policy.follow_up(
             made.status,
             made.attempt,

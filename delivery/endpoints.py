@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import psycopg
 import psycopg_pool
@@ -19,6 +19,8 @@ from runtime.telemetry import log
 from schemas.ids import EndpointId, EventId
 
 T = TypeVar("T")
+#: Why nothing is attempted; a class of `schemas.deliveries.Attempted` and a reason of a dead letter.
+Absent = Literal["endpoint_missing", "endpoint_disabled"]
 
 #: An endpoint looked up for a retry serves others for this long: bursts of retries are one query a second, not thousands.
 _CACHE_S: Final = 1.0
@@ -80,12 +82,21 @@ class Endpoints:
         found: dict[tuple[str, str], list[Endpoint]] = {}
         for endpoint in await self._find("endpoints_of", values):
             found.setdefault((endpoint.organization, endpoint.mode), []).append(endpoint)
-            self._remember(endpoint.id, endpoint if endpoint.enabled else None)
+            self._remember(endpoint.id, endpoint)
         return found
 
     async def get(self, endpoint_id: EndpointId) -> Endpoint | None:
-        """One endpoint; None if it is deleted or disabled. Who asks while it is looked up waits for that look-up: what was put off for an
-        endpoint comes back all at once.
+        """One endpoint; None if it is deleted or disabled."""
+        endpoint = await self._known(endpoint_id)
+        return endpoint if endpoint is not None and endpoint.enabled else None
+
+    async def why_absent(self, endpoint_id: EndpointId) -> Absent:
+        """Of an endpoint that `get` did not give."""
+        return "endpoint_missing" if await self._known(endpoint_id) is None else "endpoint_disabled"
+
+    async def _known(self, endpoint_id: EndpointId) -> Endpoint | None:
+        """Disabled ones too. Who asks while it is looked up waits for that look-up: what was put off for an endpoint comes back all at
+        once.
         """
         cached = self._cache.get(endpoint_id)
         if cached is not None and cached[0] > self._clock.monotonic_s():
@@ -108,9 +119,9 @@ class Endpoints:
 
     async def there(self, ids: Sequence[EndpointId]) -> dict[EndpointId, Endpoint]:
         """Those of them that are not deleted, disabled ones too; always fresh."""
-        found = await self._find("endpoints_there", {"ids": list(ids)}) if ids else []
+        found = await self._find("endpoints_by_id", {"ids": list(ids)}) if ids else []
         for endpoint in found:
-            self._remember(endpoint.id, endpoint if endpoint.enabled else None)
+            self._remember(endpoint.id, endpoint)
         return {endpoint.id: endpoint for endpoint in found}
 
     async def note_blocked(self, endpoint_id: EndpointId, event_id: EventId, at_ms: int) -> None:

@@ -9,12 +9,11 @@ from typing import Final
 
 from delivery import policy
 from delivery.context import Context, Task
-from delivery.deliver import MISSING, Deliveries
+from delivery.deliver import Deliveries
 from delivery.endpoints import Endpoint
 from delivery.journal import Journal
 from delivery.outbox import Outbox
 from schemas.deliveries import Attempted, Dead, Retry, RetryTask
-from schemas.ids import EndpointId
 
 #: The last attempt there can be at one event (`schemas.deliveries.AttemptNumber`).
 ATTEMPTS_MAX: Final = 1_000
@@ -60,12 +59,9 @@ class Steps(Deliveries):
         return await super()._post(task)
 
     async def _journalled(self, task: Task, made: Attempted) -> None:
-        if made.error == MISSING and await self._is_there(task.endpoint_id):
+        if made.error == "endpoint_disabled":
             raise Disabled
         await super()._journalled(task, made)
-
-    async def _is_there(self, endpoint_id: EndpointId) -> bool:
-        return endpoint_id in await self._context.endpoints.there([endpoint_id])
 
     def _following(self, task: Task, endpoint: Endpoint | None, made: Attempted, retry_after: str | None) -> Retry | Dead | None:
         following = super()._following(task, endpoint, made, retry_after)

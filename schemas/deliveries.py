@@ -17,6 +17,8 @@ EndpointIdField = Annotated[EndpointId, Meta(pattern=ENDPOINT_ID_PATTERN, max_le
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000)]
 #: Of what only ever grows: far above anything that comes about within a topic's retention.
 COUNT_MAX: Final = 1_000_000_000
+#: `gone`: it answered 410. `endpoint_missing`, `endpoint_disabled`: it was deleted, or disabled, when the attempt was due.
+DeadReason = Literal["exhausted", "gone", "endpoint_missing", "endpoint_disabled"]
 
 
 class Retry(Struct, frozen=True, tag_field="kind", tag="retry"):
@@ -27,9 +29,9 @@ class Retry(Struct, frozen=True, tag_field="kind", tag="retry"):
 
 
 class Dead(Struct, frozen=True, tag_field="kind", tag="dead"):
-    """The schedule is used up, or the endpoint will not take this event: `reason` is `exhausted`, `gone` or `endpoint_missing`."""
+    """The schedule is used up, or the endpoint will not take this event."""
 
-    reason: Literal["exhausted", "gone", "endpoint_missing"]
+    reason: DeadReason
 
 
 class Planned(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="planned"):
@@ -52,8 +54,9 @@ class Planned(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
 class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="attempted"):
     """One POST to one endpoint and what follows from it. `status` is None when no answer came; then `error` names the class.
 
-    `error`: `timeout`, `connect`, `dns`, `tls`, `reset`, `protocol`, `status` (an answer outside 2xx), `egress`, `endpoint_missing`.
-    `response` is the first bytes of the answer's body, base64. `next` is None after success.
+    `error`: `timeout`, `connect`, `dns`, `tls`, `reset`, `protocol`, `status` (an answer outside 2xx), `egress`, `local` (perhaps our own
+    outage), `endpoint_missing`, `endpoint_disabled`. `response` is the first bytes of the answer's body, base64. `next` is None
+    after success.
     """
 
     v: int
@@ -137,7 +140,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     mode: Mode
     event_id: EventIdField
     endpoint_id: EndpointIdField
-    reason: Literal["exhausted", "gone", "endpoint_missing"]
+    reason: DeadReason
     dead_at_ms: Milliseconds
     history: list[PastAttempt]
     event: Raw

@@ -119,6 +119,25 @@ def test_what_comes_while_an_endpoint_is_disabled_is_held_and_counted(system: Sy
     assert held() == set(missed)
 
 
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [("enabled = false, disabled_reason = 'owner', disabled_at = now()", "endpoint_disabled"), ("deleted_at = now()", "endpoint_missing")],
+)
+def test_a_retry_that_comes_due_at_an_endpoint_that_is_disabled_or_deleted_is_given_up_and_says_which(
+    system: System, bad: BadReceiver, what: str, reason: str
+) -> None:
+    tenant = make_tenant(system.settings, reason)
+    endpoint, _ = make_endpoint(system.settings, tenant.organization, bad.url("/503"), schedule_s=[2])
+    with client_of(system, tenant) as client:
+        event = post(client, 1)
+        until(lambda: bool(bad.of("/503")), 40, "the first attempt", 0.05)
+        change(system, endpoint, what)
+        until(lambda: bool(told(client)), 40, "the end being told", 0.2)
+        ((kind, letter),) = told(client)
+    assert (kind, letter["event_id"], letter["reason"], letter["error"]) == ("triggers.delivery.dead", event, reason, reason)
+    assert len(bad.of("/503")) == 1
+
+
 @pytest.mark.parametrize(("path", "reason"), [("/410", "gone"), ("/503", "failing")])
 def test_an_endpoint_that_is_gone_or_failed_for_five_days_is_disabled_told_and_audited(
     system: System, bad: BadReceiver, path: str, reason: str

@@ -21,6 +21,7 @@ class Postgres:
     def __init__(self) -> None:
         self.asked = 0
         self.url = "https://a.example/"
+        self.enabled = True
         self.answers = asyncio.Event()
 
     @asynccontextmanager
@@ -33,9 +34,9 @@ class Postgres:
         if b"endpoint_secrets" in statement:
             return rows((ID, b"sealed", "key"))
         self.asked += 1
-        row: Any = (ID, "org_1", "live", self.url, None, {}, None, None, "default", None, None, None, True, None)
+        row: Any = (ID, "org_1", "live", self.url, None, {}, None, None, "default", None, None, None, self.enabled, None)
         await self.answers.wait()
-        return rows(row)
+        return rows(row) if self.url else rows()
 
 
 def rows(*found: Any) -> Any:
@@ -82,3 +83,15 @@ async def test_who_asks_after_a_change_is_not_told_what_was_read_before_it() -> 
     assert later is not None
     assert (old.url, new.url, later.url) == ("https://a.example/", "https://b.example/", "https://b.example/")
     assert postgres.asked == 2
+
+
+async def test_nothing_is_attempted_at_a_disabled_or_a_deleted_endpoint_and_which_it_is_can_be_told() -> None:
+    for deleted, why in ((False, "endpoint_disabled"), (True, "endpoint_missing")):
+        postgres = Postgres()
+        postgres.answers.set()
+        postgres.enabled = False
+        postgres.url = "" if deleted else postgres.url
+        looked = endpoints(postgres)
+        assert await looked.get(ID) is None
+        assert await looked.why_absent(ID) == why
+        assert postgres.asked == 1, "remembered, as an endpoint is that is there"
