@@ -1,17 +1,17 @@
-"""The consumer thread of delivery: one group member over accepted events and all delay topics.
+"""The consumer thread of delivery: one group member over accepted events, which takes the other topics of its partitions along.
 
-Range assignment over topics of equal partition counts gives one worker the same partitions of all of them, so it alone writes what their
-deliveries lead to. Only this thread touches the consumer; the event loop asks it for things and is told of records and rebalances.
+The group shares out the partitions of `events.accepted` alone; whoever owns one reads the same partition of every other source, so it
+alone writes what their deliveries lead to. Rebalances are cooperative: only partitions that move are given back (ADR 13). Only this thread
+touches the consumer; the event loop asks it for things and is told of records and rebalances.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -21,14 +21,15 @@ from runtime.metrics import COMMITS
 from runtime.settings import Settings
 from runtime.telemetry import log
 from schemas.records import Record
-from schemas.topics import DELIVERY_GROUP
+from schemas.topics import DELIVERY_GROUP, is_retry_topic
 
 _POLL_S: Final = 0.1
 _BATCH_MAX: Final = 200
 #: Fetched and not handed over, per partition: the memory of a worker with a backlog.
 _QUEUED_KBYTES_MAX: Final = 4_096
-#: A rebalance waits this long for attempts under way before they are left to the next owner.
-_REVOKE_TIMEOUT_S: Final = 15.0
+_REQUEST_TIMEOUT_S: Final = 30.0
+#: Longer than the owner itself waits for attempts under way: then something is stuck.
+_REVOKE_GRACE_S: Final = 15.0
 #: Errors after which this member has been replaced or cannot know where it is.
 _FATAL: Final = frozenset(
     {
@@ -48,19 +49,28 @@ class Owner(Protocol):
 
     async def assigned(self, committed: Sequence[TopicPartition], tails: Any) -> None: ...
 
-    async def revoked(self, *, lost: bool) -> Sequence[TopicPartition]: ...
+    async def revoked(self, partitions: Collection[int], *, lost: bool) -> Sequence[TopicPartition]: ...
 
     def records(self, topic: str, partition: int, records: Sequence[Record]) -> None: ...
+
+
+class _Asked(NamedTuple):
+    """Something to do with the consumer, for the sake of one partition."""
+
+    partition: int
+    work: Callable[[Consumer], None]
 
 
 class ConsumerThread:
     """Runs the consumer until `stop`. Started and stopped from the event loop."""
 
     def __init__(self, settings: Settings, topics: Sequence[str], owner: Owner, guard: StallGuard) -> None:
+        """`topics`: all sources; the group shares out the partitions of the first."""
         self._topics = list(topics)
         self._owner = owner
         self._guard = guard
-        self._asked: SimpleQueue[Callable[[Consumer], None]] = SimpleQueue()
+        self._revoke_timeout_s = settings.delivery.shutdown_timeout_s + _REVOKE_GRACE_S
+        self._asked: SimpleQueue[_Asked] = SimpleQueue()
         self._stopping = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="delivery-consumer", daemon=True)
@@ -68,7 +78,7 @@ class ConsumerThread:
             **client_config(settings.kafka, f"delivery-{settings.delivery.slot}"),
             "group.id": DELIVERY_GROUP,
             "group.instance.id": f"{DELIVERY_GROUP}-{settings.delivery.slot}",
-            "partition.assignment.strategy": "range",
+            "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": int(settings.kafka.session_timeout_s * 1000),
             "heartbeat.interval.ms": int(settings.kafka.heartbeat_interval_s * 1000),
             "enable.auto.commit": False,
@@ -91,28 +101,21 @@ class ConsumerThread:
         await asyncio.to_thread(self._thread.join)
 
     def pause(self, topic: str, partition: int) -> None:
-        self._ask(lambda consumer: _if_ours(consumer, consumer.pause, topic, partition))
+        self._asked.put(_Asked(partition, lambda consumer: _if_ours(consumer, consumer.pause, topic, partition)))
 
     def resume(self, topic: str, partition: int) -> None:
-        self._ask(lambda consumer: _if_ours(consumer, consumer.resume, topic, partition))
+        self._asked.put(_Asked(partition, lambda consumer: _if_ours(consumer, consumer.resume, topic, partition)))
 
     def commit(self, offsets: Sequence[TopicPartition]) -> None:
-        """Asynchronous; what became of it is counted."""
-
-        def commit(consumer: Consumer) -> None:
-            ours = {(tp.topic, tp.partition) for tp in consumer.assignment()}
-            if kept := [tp for tp in offsets if (tp.topic, tp.partition) in ours]:
-                consumer.commit(offsets=kept, asynchronous=True)
-
-        self._ask(commit)
-
-    def _ask(self, work: Callable[[Consumer], None]) -> None:
-        self._asked.put(work)
+        """Asynchronous; what became of it is counted. The offsets of one partition go together."""
+        for partition in {tp.partition for tp in offsets}:
+            mine = [tp for tp in offsets if tp.partition == partition]
+            self._asked.put(_Asked(partition, lambda consumer, mine=mine: consumer.commit(offsets=mine, asynchronous=True)))  # type: ignore[misc]  # a bound default is not inferred
 
     def _run(self) -> None:
         try:
             consumer = Consumer(self._config, logger=LIBRDKAFKA_LOGGER)
-            consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+            consumer.subscribe(self._topics[:1], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
             while not self._stopping.is_set():
                 self._do_asked(consumer)
                 first = consumer.poll(_POLL_S)
@@ -125,11 +128,11 @@ class ConsumerThread:
     def _do_asked(self, consumer: Consumer) -> None:
         while True:
             try:
-                work = self._asked.get_nowait()
+                asked = self._asked.get_nowait()
             except Empty:
                 return
             try:
-                work(consumer)
+                asked.work(consumer)
             except KafkaException as error:
                 self._judge(error.args[0])
 
@@ -148,30 +151,61 @@ class ConsumerThread:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """In the consumer thread: read what earlier owners left, then let the loop take over, then begin at the committed offsets."""
-        committed = consumer.committed(partitions, timeout=30.0) if partitions else []
-        tails = self._owner.read_tails(sorted({tp.partition for tp in partitions}), committed)
-        self._wait(self._owner.assigned(committed, tails), None)
-        consumer.assign([TopicPartition(tp.topic, tp.partition, tp.offset) for tp in committed])
+        whole = self._whole(partitions)
+        if whole:
+            self._refuse_unread(consumer, partitions)
+            committed = consumer.committed(whole, timeout=_REQUEST_TIMEOUT_S)
+            tails = self._owner.read_tails(sorted({tp.partition for tp in partitions}), committed)
+            self._wait(self._owner.assigned(committed, tails), None)
+            whole = [TopicPartition(tp.topic, tp.partition, tp.offset) for tp in committed]
+        consumer.incremental_assign(whole)
 
-    def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
-        final = self._wait(self._owner.revoked(lost=False), _REVOKE_TIMEOUT_S + 5)
-        self._forget_asked()
+    def _refuse_unread(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Retries on a delay topic that this worker does not know would wait for as long as it owns their partition."""
+        strange = [
+            name for name in consumer.list_topics(timeout=_REQUEST_TIMEOUT_S).topics if is_retry_topic(name) and name not in self._topics
+        ]
+        places = [TopicPartition(name, tp.partition) for name in strange for tp in partitions]
+        for place in consumer.committed(places, timeout=_REQUEST_TIMEOUT_S) if places else ():
+            low, high = consumer.get_watermark_offsets(place, timeout=_REQUEST_TIMEOUT_S)
+            if max(low, place.offset) < high:
+                die(
+                    f"{place.topic}[{place.partition}] holds retries and is none of this worker's delay topics: every worker must run with "
+                    "the same TRIGGERS_DELIVERY__DELAYS_S, and a delay is only taken out when its topic has been read to its end"
+                )
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {tp.partition for tp in partitions}
+        final = self._wait(self._owner.revoked(gone, lost=False), self._revoke_timeout_s)
+        self._forget_asked(gone)
         if final:
             self._guard.check()
             try:
                 consumer.commit(offsets=list(final), asynchronous=False)
             except KafkaException as error:
                 log.warning("commit.refused", error=str(error))
+        consumer.incremental_unassign(self._whole(partitions))
 
-    def _forget_asked(self) -> None:
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {tp.partition for tp in partitions}
+        self._wait(self._owner.revoked(gone, lost=True), self._revoke_timeout_s)
+        self._forget_asked(gone)
+        consumer.incremental_unassign(self._whole(partitions))
+
+    def _whole(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """These partitions of every source."""
+        return [TopicPartition(topic, tp.partition) for tp in partitions for topic in self._topics]
+
+    def _forget_asked(self, gone: Collection[int]) -> None:
         """What was asked for lanes that are gone: a pause would hold a partition that has come back, with nobody to resume it."""
-        with suppress(Empty):
+        asked: list[_Asked] = []
+        try:
             while True:
-                self._asked.get_nowait()
-
-    def _on_lost(self, _consumer: Consumer, _: list[TopicPartition]) -> None:
-        self._wait(self._owner.revoked(lost=True), _REVOKE_TIMEOUT_S + 5)
-        self._forget_asked()
+                asked.append(self._asked.get_nowait())
+        except Empty:
+            for one in asked:
+                if one.partition not in gone:
+                    self._asked.put(one)
 
     def _wait(self, work: Awaitable[Any], timeout_s: float | None) -> Any:
         async def whole() -> Any:
@@ -191,7 +225,8 @@ class ConsumerThread:
     def _judge(error: KafkaError) -> None:
         if error.fatal() or error.code() in _FATAL:
             die(
-                f"the consumer cannot go on: {error.name()}: {error.str()}. If offsets were lost, run `triggers topics` and read its advice"
+                f"the consumer cannot go on: {error.name()}: {error.str()}. If what was not read yet is gone from the log, decide where "
+                "deliveries go on: `triggers lost-offsets --help`"
             )
         log.warning("kafka.consumer", code=error.name(), error=error.str())
 

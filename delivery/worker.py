@@ -7,7 +7,7 @@ source done → watermark committed. A new owner reads from the log how far the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from confluent_kafka import TopicPartition
@@ -32,7 +32,9 @@ from runtime.telemetry import log
 from schemas.records import Record
 from schemas.topics import EVENTS_ACCEPTED, retry_topic
 
-_STOP_TIMEOUT_S: Final = 10.0
+#: Everything is committed again this often: a broker forgets offsets of topics that no group subscribes to (KIP-211), days after the last
+#: commit, and the group subscribes to one topic only.
+_COMMIT_AGAIN_S: Final = 3_600.0
 
 
 class DeliveryWorker:
@@ -76,7 +78,10 @@ class DeliveryWorker:
     async def assigned(self, committed: Sequence[TopicPartition], tails: Tails) -> None:
         """Take partitions over: nothing of them was touched since the tails were read, because their last owner has let go."""
         if missing := [f"{tp.topic}[{tp.partition}]" for tp in committed if tp.offset < 0]:
-            die(f"the group has no offsets for {', '.join(missing)}: run `triggers topics`, which gives new topics their first ones")
+            die(
+                f"the group has no offsets for {', '.join(missing)}. New topics get their first ones from `triggers topics`. If they were "
+                "lost, decide where deliveries go on: `triggers lost-offsets --help`"
+            )
         for partition, tail in tails.items():
             lanes = {tp.topic: self._lane(tp, tail.checkpoint) for tp in committed if tp.partition == partition}
             if lanes.keys() != {EVENTS_ACCEPTED, *self._delays}:
@@ -93,16 +98,18 @@ class DeliveryWorker:
             partition,
             Watermark(tp.offset, highest),
             self._settings.delivery.in_flight_per_partition_max,
+            bytes_in_flight_max=self._settings.delivery.bytes_in_flight_per_partition_max,
             pause=lambda: self._consumer.pause(topic, partition),
             resume=lambda: self._consumer.resume(topic, partition),
         )
 
-    async def revoked(self, *, lost: bool) -> Sequence[TopicPartition]:
-        """Give everything back: take nothing more, let what is under way end for a while, say how far each partition is done."""
-        owned, self._owned = self._owned, {}
-        await asyncio.gather(*(worker.stop(0.0 if lost else _STOP_TIMEOUT_S) for worker in owned.values()))
-        log.info("partitions.revoked", partitions=sorted(owned), lost=lost)
-        return [] if lost else [offset for worker in owned.values() for offset in self._offsets(worker)]
+    async def revoked(self, partitions: Collection[int], *, lost: bool) -> Sequence[TopicPartition]:
+        """Give them back: take nothing more, let what is under way end for a while, say how far each partition is done."""
+        gone = {partition: self._owned.pop(partition) for partition in partitions if partition in self._owned}
+        timeout_s = 0.0 if lost else self._settings.delivery.shutdown_timeout_s
+        await asyncio.gather(*(worker.stop(timeout_s) for worker in gone.values()))
+        log.info("partitions.revoked", partitions=sorted(gone), lost=lost)
+        return [] if lost else [offset for worker in gone.values() for offset in self._offsets(worker)]
 
     def records(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         worker = self._owned.get(partition)
@@ -113,8 +120,12 @@ class DeliveryWorker:
 
     async def _commit_regularly(self) -> None:
         committed: dict[tuple[str, int], int] = {}
+        again_s = self._clock.monotonic_s() + _COMMIT_AGAIN_S
         while True:
             await asyncio.sleep(self._settings.delivery.commit_interval_s)
+            if self._clock.monotonic_s() > again_s:
+                committed.clear()
+                again_s = self._clock.monotonic_s() + _COMMIT_AGAIN_S
             offsets: list[TopicPartition] = []
             for worker in self._owned.values():
                 now = {(lane.topic, lane.partition): lane.watermark.next_offset for lane in worker.lanes.values()}

@@ -158,7 +158,9 @@ class DeliverySettings(_Section):
     response_bytes_kept: Positive = 4_096
     #: Part of a pause added to it at random, so that what failed together does not come back together. Nothing is ever taken off.
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
+    #: Records of one topic and partition under way, and the bytes of their values.
     in_flight_per_partition_max: Positive = 1_000
+    bytes_in_flight_per_partition_max: Positive = 33_554_432
 
     # What one endpoint may cost the others (docs/delivery.md).
     #: Attempts at once of a worker. Those that take longer than `slow_after_s` give their place back and are counted apart, up to
@@ -191,6 +193,9 @@ class DeliverySettings(_Section):
     fifo_blocked_pause_s: Seconds = 600.0
 
     commit_interval_s: Seconds = 0.5
+    #: On a stop signal, and when a partition moves to another worker, attempts under way get this long. Those that take longer are made
+    #: again by the next owner. Below what kills the process (10 s of most supervisors).
+    shutdown_timeout_s: Seconds = 8.0
     #: The journal is remembered (and re-read on assignment) at least this far back; longer than any pause a process survives.
     journal_memory_s: Seconds = 600.0
     #: http, local names, and every address and port. Only for development and tests; the egress guard refuses them otherwise.

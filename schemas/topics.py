@@ -22,6 +22,7 @@ DELIVERIES_ATTEMPTS: Final = "deliveries.attempts"
 DELIVERIES_DEAD: Final = "deliveries.dead"
 DELIVERIES_FIFO: Final = "deliveries.fifo"
 LIFECYCLE: Final = "lifecycle"
+_RETRY: Final = "deliveries.retry."
 
 #: Faust derives the changelog's name from app id and table name; both are fixed here.
 DEDUP_APP: Final = "dedup"
@@ -80,7 +81,12 @@ def delay_name(delay_s: float) -> str:
 
 
 def retry_topic(delay_s: float) -> str:
-    return f"deliveries.retry.{delay_name(delay_s)}"
+    return f"{_RETRY}{delay_name(delay_s)}"
+
+
+def is_retry_topic(name: str) -> bool:
+    """Of whatever delay."""
+    return name.startswith(_RETRY)
 
 
 _FIXED: Final[tuple[Topic, ...]] = (

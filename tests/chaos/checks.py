@@ -30,12 +30,13 @@ class Leg(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """A webhook as a receiver got it. `verified`: what `standardwebhooks` says of its signature."""
+    """A webhook as a receiver got it. `verified`: what `standardwebhooks` says of its signature; `at_ms`: Unix time."""
 
     event_id: str
     path: str
     body: bytes
     verified: bool | None
+    at_ms: float = 0
 
 
 class _Body(msgspec.Struct):
@@ -175,4 +176,42 @@ def check_webhooks(inbox: Mapping[str, bytes], hooks: Sequence[Hook]) -> list[st
             anomalies.append(f"{hook.event_id}: a webhook with other bytes than the inbox: {hook.body!r}")
         if first.setdefault((hook.event_id, hook.path), hook.body) != hook.body:
             anomalies.append(f"{hook.event_id}: attempts with different bodies")
+    return anomalies
+
+
+def check_history(
+    hooks: Sequence[Hook], paths: Mapping[str, str], journal: Sequence[JournalRecord], schedule_s: Sequence[float], *, deaths: int
+) -> list[str]:
+    """The journal has what receivers saw, but for one attempt of a delivery per death of a worker; and nothing was attempted early.
+
+    `paths`: path → endpoint id. `schedule_s`: the pauses of every endpoint.
+    """
+    seen: dict[tuple[str, str], list[float]] = {}
+    for hook in hooks:
+        seen.setdefault((hook.event_id, paths[hook.path]), []).append(hook.at_ms)
+    made: dict[tuple[str, str], list[Attempted]] = {}
+    for entry in journal:
+        if isinstance(entry, Attempted):
+            made.setdefault((entry.event_id, entry.endpoint_id), []).append(entry)
+    anomalies: list[str] = []
+    for delivery in seen.keys() | made.keys():
+        times, entries = sorted(seen.get(delivery, ())), made.get(delivery, [])
+        answered = sum(entry.status is not None for entry in entries)
+        name = " to ".join(delivery)
+        if len(times) - len(entries) > deaths:
+            anomalies.append(f"{name}: {len(times)} attempts seen, {len(entries)} in the journal, {deaths} deaths")
+        if answered > len(times):
+            anomalies.append(f"{name}: {answered} answers in the journal, {len(times)} attempts seen")
+        firsts = {entry.attempt: entry for entry in reversed(entries)}  # a copy that a worker left which stood still leads to nothing
+        for entry in firsts.values():
+            if isinstance(entry.next, Retry):
+                early = [one for one in entries if one.attempt == entry.next.attempt and one.started_at_ms < entry.next.not_before_ms]
+                anomalies += [
+                    f"{name}: attempt {one.attempt} began {entry.next.not_before_ms - one.started_at_ms} ms early" for one in early
+                ]
+        if len(times) == len(entries):
+            gaps_s = [(later - earlier) / 1000 for earlier, later in pairwise(times)]
+            anomalies += [
+                f"{name}: the receiver saw a pause of {gap} s" for gap, pause in zip(gaps_s, schedule_s, strict=False) if gap < pause
+            ]
     return anomalies

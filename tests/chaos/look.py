@@ -14,7 +14,7 @@ from schemas.deliveries import DeadLetter, JournalRecord
 from schemas.events import is_reserved
 from schemas.ids import EventId
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, retry_topic
-from tests.chaos.checks import Hook, Leg, Row, check_deliveries, check_inbox, check_order, check_strangers, check_webhooks
+from tests.chaos.checks import Hook, Leg, Row, check_deliveries, check_history, check_inbox, check_order, check_strangers, check_webhooks
 from tests.chaos.workload import Writer
 from tests.flow.topics import read_topic
 from triggers.receiver import Receiver
@@ -42,15 +42,18 @@ _dead = msgspec.json.Decoder(DeadLetter)
 
 
 class Look:
-    """At one system and its writers. `endpoints`: organization → endpoint ids."""
+    """At one system and its writers. `endpoints`: organization → endpoint ids; `paths`: path of a receiver → endpoint id."""
 
-    def __init__(self, system: System, receiver: Receiver, writers: list[Writer], endpoints: Mapping[str, list[str]]) -> None:
+    def __init__(
+        self, system: System, receiver: Receiver, writers: list[Writer], endpoints: Mapping[str, list[str]], paths: Mapping[str, str]
+    ) -> None:
         self._system = system
         self._receiver = receiver
         self._writers = writers
         self._endpoints = endpoints
+        self._paths = paths
 
-    def anomalies(self, copies_max: int) -> list[str]:
+    def anomalies(self, copies_max: int, deaths: int) -> list[str]:
         found: list[str] = []
         inboxes, journal, legs = self.inboxes(), self.journal(), self.legs()
         hooks = self.hooks()
@@ -62,9 +65,9 @@ class Look:
             ours += check_order((row.event_id for row in rows), [hook for hook in hooks if hook.path == f"/fifo/{number}"])
             found += [f"{writer.organization}: {one}" for one in ours]
         payloads = {row.event_id: row.payload for rows in inboxes.values() for row in rows}
-        endpoints = [one for made in self._endpoints.values() for one in made]
-        found += check_strangers(payloads, endpoints, journal, legs, self.dead(), copies_max=copies_max)
+        found += check_strangers(payloads, list(self._paths.values()), journal, legs, self.dead(), copies_max=copies_max)
         found += check_webhooks(payloads, hooks)
+        found += check_history(hooks, self._paths, journal, self._system.settings.delivery.schedule_s, deaths=deaths)
         return found
 
     def inboxes(self) -> dict[str, list[Row]]:
@@ -72,14 +75,16 @@ class Look:
         return {writer.organization: [Row(item.id, bytes(item.payload)) for item in self._walk(writer.key, 97)] for writer in self._writers}
 
     def all_delivered(self) -> bool:
-        return all(item.status == "delivered" for writer in self._writers for item in self._walk(writer.key, 1000))
+        """Or given up: whether that was right is checked."""
+        return all(item.status in ("delivered", "failed") for writer in self._writers for item in self._walk(writer.key, 1000))
 
     def accepted(self, writer: Writer, event_id: str) -> bool:
         with self._client(writer.key) as client:
             return b'"accepted"' in self._get(client, f"/events/{event_id}", {})
 
     def hooks(self) -> list[Hook]:
-        return [Hook(one.headers["webhook-id"], one.path, one.body, one.verified) for one in list(self._receiver.received)]
+        received = list(self._receiver.received)
+        return [Hook(one.headers["webhook-id"], one.path, one.body, one.verified, one.at_s * 1000) for one in received]
 
     def journal(self) -> list[JournalRecord]:
         return [codec.journal.decode(value) for value in self._values(DELIVERIES_ATTEMPTS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -10,10 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException
 
 from runtime.lifecycle import EXIT_FATAL, EXIT_STALLED
+from schemas.ids import OrganizationId
 from schemas.keys import partition_of, record_key
 from tests.chaos.groups import Groups
 from tests.chaos.look import Look
@@ -36,13 +39,16 @@ _BAD_S = 3.0
 class Rig:
     """One running system. `announced` collects what the supervisor says."""
 
-    def __init__(self, folder: Path, *, modules: Mapping[str, str] | None = None) -> None:
-        """`modules`: process name → module that is run in its place."""
+    def __init__(self, folder: Path, *, modules: Mapping[str, str] | None = None, settings: Mapping[str, str] | None = None) -> None:
+        """`modules`: process name → module that is run in its place. `settings`: environment of every process."""
         self._folder = folder
         self._modules = dict(modules or {})
         self.announced: list[str] = []
         self.writers: list[Writer] = []
         self.endpoints: dict[str, list[str]] = {}
+        self.paths: dict[str, str] = {}
+        self._settings = dict(settings or {})
+        self._deaths = 0
         self._flaky: Counter[tuple[str, str]] = Counter()
         self._flaky_lock = threading.Lock()
 
@@ -55,6 +61,7 @@ class Rig:
             environment = {
                 **self.stack.settings_env(),
                 **TEST_ENVIRONMENT,
+                **self._settings,
                 "TRIGGERS_API__PORT": str(free_ports(1)[0]),
                 "PATH": "/usr/bin:/bin",
             }
@@ -64,7 +71,7 @@ class Rig:
             for name, arguments in PROCESSES.items():
                 self.start_process(name, arguments)
             self.receiver = stack.enter_context(Receiver())
-            self.look = Look(self.system, self.receiver, self.writers, self.endpoints)
+            self.look = Look(self.system, self.receiver, self.writers, self.endpoints, self.paths)
             self.system.wait_ready()
             yield self
 
@@ -90,13 +97,16 @@ class Rig:
                 path = f"/{kind}/{number}"
                 if kind != "steady":
                     self.receiver.answers[path] = self._fail_in_bad_times
-                endpoint, self.receiver.secrets[path] = make_endpoint(
-                    self.system.settings, tenant.organization, self.receiver.url(path), fifo=kind == "fifo"
-                )
-                self.endpoints[tenant.organization].append(endpoint)
+                self.add_endpoint(tenant.organization, path, fifo=kind == "fifo")
+                self.endpoints[tenant.organization].append(self.paths[path])
             writer = Writer(self.system.url, tenant.organization, tenant.key, seed + number)
             self.writers.append(writer)
             writer.start()
+
+    def add_endpoint(self, organization: OrganizationId, path: str, **members: Any) -> None:
+        self.paths[path], self.receiver.secrets[path] = make_endpoint(
+            self.system.settings, organization, self.receiver.url(path), **members
+        )
 
     def _tenants(self, wanted: int) -> list[Tenant]:
         """Ids are random: made until so many lie in different partitions, so that two workers of a kind both have work."""
@@ -109,7 +119,9 @@ class Rig:
         return list(found.values())
 
     def _fail_in_bad_times(self, received: Received, _before: int) -> int:
-        """Everything fails for a while, each event twice at most: breakers open, work is put off, and nothing need be given up."""
+        """Everything fails for a while, each event twice at most: breakers open and work is put off. Every ninth event fails for ever."""
+        if json.loads(received.body)["data"]["number"] % 9 == 8:
+            return 500
         if received.at_s % _PHASE_S > _BAD_S:
             return 204
         delivery = (received.path, received.headers["webhook-id"])
@@ -139,15 +151,25 @@ class Rig:
 
     def second_worker(self, name: str) -> str:
         """One more worker of a kind, in a slot of its own; its name. Returns when both own partitions."""
-        slot = {"TRIGGERS_PROCESSOR__SLOT": "1", "TRIGGERS_DELIVERY__SLOT": "1"}
-        self.start_process(f"{name}-1", PROCESSES[name], slot)
-        self.wait_owners(name, 0, 1)
-        return f"{name}-1"
+        return self.join(name, 0, 1)
 
-    def leave(self, name: str, second: str) -> None:
-        """The second worker goes for good; returns when the first owns everything."""
-        self.system.supervisor.stop(second)
-        self.wait_owners(name, 0)
+    def join(self, name: str, *slots: int) -> str:
+        """One more worker of a kind, in the last of `slots`; its name. Returns when all of these slots own partitions."""
+        slot = str(slots[-1])
+        self.start_process(f"{name}-{slot}", PROCESSES[name], {"TRIGGERS_PROCESSOR__SLOT": slot, "TRIGGERS_DELIVERY__SLOT": slot})
+        self.wait_owners(name, *slots)
+        return f"{name}-{slot}"
+
+    def leave(self, name: str, last: str, *slots: int) -> None:
+        """The last worker goes for good; returns when those in `slots` (by default the first) own everything."""
+        self._deaths += self.system.supervisor.restart_count(last)
+        self.system.supervisor.stop(last)
+        self.wait_owners(name, *(slots or (0,)))
+
+    def deaths(self, name: str) -> int:
+        """How often a worker of this kind ended without being asked to."""
+        supervisor = self.system.supervisor
+        return self._deaths + sum(supervisor.restart_count(one) for one in supervisor.names() if one.partition("-")[0] == name)
 
     def wait_owners(self, name: str, *slots: int) -> None:
         """Until the workers in these slots own partitions and nobody else does. Group, static members and process share their name."""
@@ -168,6 +190,11 @@ class Rig:
             until(moved, _MOVE_S, f"{', '.join(sorted(wanted))} owning all partitions", 0.3)
         except TimeoutError as error:
             raise TimeoutError(f"{error}; the broker says: {seen}") from None
+
+    def owned(self, name: str) -> dict[str, set[int]]:
+        """Partitions of each worker of a kind that the group shares out."""
+        owned = Groups(self.system.settings.kafka).owned(name)
+        return {member: {number for _, number in places} for member, places in owned.items()}
 
     @contextmanager
     def standing_still(self, name: str) -> Iterator[None]:
@@ -235,8 +262,8 @@ class Rig:
             until(lambda: sum(map(len, self.look.inboxes().values())) >= certain, timeout_s, "every event reaching the inbox", 0.3)
             until(self.look.all_delivered, timeout_s, "every event being delivered", 0.5)
         except TimeoutError as error:
-            return [str(error), *self.look.anomalies(copies_max), *self._bad_lines()]
-        return [*self.look.anomalies(copies_max), *self._bad_lines()]
+            return [str(error), *self.look.anomalies(copies_max, self.deaths("delivery")), *self._bad_lines()]
+        return [*self.look.anomalies(copies_max, self.deaths("delivery")), *self._bad_lines()]
 
     def _bad_lines(self) -> list[str]:
         """Whatever a process died of, its log is JSON, and no exception was left to the interpreter."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from schemas import ids
 from schemas.deliveries import Attempted, Dead, JournalRecord, Planned, Retry
-from tests.chaos.checks import Hook, Leg, Row, check_deliveries, check_inbox, check_order, check_strangers, check_webhooks
+from tests.chaos.checks import Hook, Leg, Row, check_deliveries, check_history, check_inbox, check_order, check_strangers, check_webhooks
 from tests.chaos.workload import Posted
 
 E, ORGANIZATION, ENDPOINT = ids.event_id, ids.organization_id(1, bytes(10)), ids.endpoint_id(1, bytes(10))
@@ -165,6 +166,39 @@ def test_an_event_that_comes_after_a_later_one_is_named_and_one_that_comes_twice
     first, second, third = (Hook(one, "/fifo/0", b"", True) for one in IDS[:3])
     assert check_order(IDS[:3], [first, first, second, second, third]) == []
     assert check_order(IDS[:3], [first, second, first, third]) == ["/fifo/0: event 0 came after event 1"]
+
+
+def answered(number: int, status: int, started_at_ms: int, following: Retry | None = None) -> Attempted:
+    return msgspec.structs.replace(attempted(number, following), status=status, started_at_ms=started_at_ms)
+
+
+SEEN = [HOOK._replace(at_ms=1_000), HOOK._replace(at_ms=2_600)]
+HISTORY: list[JournalRecord] = [PLAN, answered(1, 500, 990, Retry(attempt=2, not_before_ms=2_500)), answered(2, 204, 2_590)]
+
+
+def history(hooks: list[Hook], journal: list[JournalRecord], deaths: int) -> list[str]:
+    return check_history(hooks, {HOOK.path: ENDPOINT}, journal, (1.5,), deaths=deaths)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "journal", "deaths", "named"),
+    [
+        ([*SEEN, SEEN[1]], HISTORY, 0, "3 attempts seen, 2 in the journal"),
+        ([*SEEN, SEEN[1], SEEN[1]], HISTORY, 1, "4 attempts seen, 2 in the journal, 1 deaths"),
+        (SEEN, HISTORY[:2], 0, "2 attempts seen, 1 in the journal"),
+        (SEEN[:1], HISTORY, 0, "2 answers in the journal, 1 attempts seen"),
+        (SEEN, [*HISTORY[:2], answered(2, 204, 2_499)], 0, "attempt 2 began 1 ms early"),
+        ([SEEN[0], SEEN[1]._replace(at_ms=2_499)], HISTORY, 0, "saw a pause of 1.499 s"),
+    ],
+)
+def test_an_attempt_that_is_not_in_the_history_or_came_early_is_named(
+    hooks: list[Hook], journal: list[JournalRecord], deaths: int, named: str
+) -> None:
+    assert history(SEEN, HISTORY, 0) == []
+    assert history([*SEEN, SEEN[1]], HISTORY, 1) == []
+    copy = answered(1, 500, 4_000, Retry(attempt=2, not_before_ms=5_500))
+    assert history([*SEEN, SEEN[1]], [*HISTORY, copy], 0) == [], "a copy leads to nothing"
+    assert any(named in anomaly for anomaly in history(hooks, journal, deaths))
 
 
 def test_every_corruption_put_into_a_long_history_by_chance_is_found() -> None:

@@ -183,7 +183,13 @@ async def live(
     checkpoint = read_checkpoint(log.committed[EVENTS_ACCEPTED][1])
     lanes = {
         topic: Lane(
-            topic, 0, Watermark(offset, checkpoint.h if topic == EVENTS_ACCEPTED else -1), 1_000, pause=lambda: None, resume=lambda: None
+            topic,
+            0,
+            Watermark(offset, checkpoint.h if topic == EVENTS_ACCEPTED else -1),
+            1_000,
+            bytes_in_flight_max=1_000_000,
+            pause=lambda: None,
+            resume=lambda: None,
         )
         for topic, (offset, _) in log.committed.items()
     }

@@ -1,0 +1,152 @@
+"""Where delivery may not begin it does not, and says what to do: lost offsets, offsets of records that are gone, delay topics it does not
+know."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from runtime import topics
+from runtime.lifecycle import EXIT_FATAL
+from runtime.settings import Settings
+from schemas.topics import DELIVERY_GROUP, EVENTS_ACCEPTED, retry_topic
+from triggers.devstack.process import spawn
+from triggers.system import PROCESSES, argv, until
+
+
+@pytest.fixture
+def retries(settings: Settings) -> Iterator[str]:
+    """A delay topic with three records in partition 0, which are no retries. As it was before, in the end."""
+    topic = retry_topic(settings.delivery.delays_s[0])
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    for _ in range(3):
+        producer.produce(topic, b"junk", partition=0)
+    assert producer.flush(20) == 0
+    yield topic
+    operator = topics.admin(settings.kafka)
+    for deleted in operator.delete_records([TopicPartition(topic, 0, -1)]).values():
+        deleted.result(20)
+    _commit(settings, topic, _watermarks(settings, topic)[1])
+    topics.ensure(settings.kafka, settings.delivery.delays_s)
+
+
+def _consumer(settings: Settings) -> Consumer:
+    return Consumer({"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": DELIVERY_GROUP, "enable.auto.commit": False})
+
+
+def _commit(settings: Settings, topic: str, offset: int) -> None:
+    consumer = _consumer(settings)
+    consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+    consumer.close()
+
+
+def _committed(settings: Settings, topic: str) -> int:
+    consumer = _consumer(settings)
+    offset = consumer.committed([TopicPartition(topic, 0)], timeout=20)[0].offset
+    consumer.close()
+    return int(offset)
+
+
+def _watermarks(settings: Settings, topic: str) -> tuple[int, int]:
+    consumer = _consumer(settings)
+    low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=20)
+    consumer.close()
+    return low, high
+
+
+def _forget_group(operator: AdminClient) -> None:
+    for deleted in operator.delete_consumer_groups([DELIVERY_GROUP]).values():
+        deleted.result(20)
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, str]:
+    return {**environment, "PATH": "/usr/bin:/bin"}
+
+
+def refused(environment: Mapping[str, str]) -> str:
+    """The reason of a worker that ends itself."""
+    ran = subprocess.run(argv(*PROCESSES["delivery"]), env=_environment(environment), capture_output=True, check=False, timeout=90)
+    last = json.loads(ran.stdout.splitlines()[-1])
+    assert (ran.returncode, ran.stderr, last["event"]) == (EXIT_FATAL, b"", "process.died")
+    return str(last["reason"])
+
+
+def begins_and_ends(environment: Mapping[str, str], log: Path) -> None:
+    child = spawn("delivery", argv(*PROCESSES["delivery"]), log_path=log, env=_environment(environment))
+    try:
+        until(lambda: "partitions.assigned" in log.read_text() or not child.alive(), 90, "taking partitions over")
+    finally:
+        assert child.stop(signal.SIGTERM, 20) == 0, log.read_text()
+
+
+def lost_offsets(environment: Mapping[str, str], place: str) -> list[dict[str, object]]:
+    ran = subprocess.run(
+        argv("lost-offsets", "--go-on", place, "--json"), env=_environment(environment), capture_output=True, check=True, timeout=60
+    )
+    found: list[dict[str, object]] = json.loads(ran.stdout)
+    return found
+
+
+@pytest.mark.parametrize(("place", "number"), [("beginning", 0), ("end", 1)])
+def test_lost_offsets_end_the_worker_until_somebody_decides_where_deliveries_go_on(
+    place: str, number: int, environment: dict[str, str], settings: Settings, retries: str, tmp_path: Path
+) -> None:
+    _forget_group(topics.admin(settings.kafka))
+    topics.ensure(settings.kafka, settings.delivery.delays_s)  # which gives first offsets to what is empty, and to nothing else
+    reason = refused(environment)
+    assert f"no offsets for {retries}[0]." in reason
+    assert "triggers lost-offsets" in reason
+    decided = _watermarks(settings, retries)[number]
+    assert lost_offsets(environment, place) == [{"topic": retries, "partition": 0, "was": None, "offset": decided}]
+    assert _committed(settings, retries) == decided
+    assert lost_offsets(environment, place) == []
+    if place == "end":
+        begins_and_ends(environment, tmp_path / "log")
+
+
+def test_an_offset_whose_record_is_gone_ends_the_worker_and_nothing_is_skipped_in_silence(
+    environment: dict[str, str], settings: Settings, retries: str
+) -> None:
+    low, high = _watermarks(settings, retries)
+    _commit(settings, retries, low)
+    for deleted in topics.admin(settings.kafka).delete_records([TopicPartition(retries, 0, high - 1)]).values():
+        deleted.result(20)
+    reason = refused(environment)
+    assert "triggers lost-offsets" in reason
+    assert _committed(settings, retries) == low
+    assert lost_offsets(environment, "beginning") == [{"topic": retries, "partition": 0, "was": low, "offset": high - 1}]
+
+
+def test_retries_on_a_delay_topic_that_a_worker_does_not_know_end_it_and_an_empty_one_does_not(
+    environment: dict[str, str], settings: Settings, retries: str, tmp_path: Path
+) -> None:
+    others = {**environment, "TRIGGERS_DELIVERY__DELAYS_S": json.dumps(settings.delivery.delays_s[1:])}
+    _commit(settings, retries, _watermarks(settings, retries)[0])
+    assert f"{retries}[0] holds retries" in refused(others)
+    _commit(settings, retries, _watermarks(settings, retries)[1])
+    begins_and_ends(others, tmp_path / "log")
+
+
+def test_where_deliveries_go_on_is_not_decided_behind_the_back_of_a_worker(
+    environment: dict[str, str], settings: Settings, retries: str
+) -> None:
+    _commit(settings, retries, _watermarks(settings, retries)[1] + 7)  # past the end: not one of this log
+    member = _consumer(settings)
+    member.subscribe([EVENTS_ACCEPTED])
+    try:
+        until(lambda: member.poll(0.1) is None and bool(member.assignment()), 60, "joining the group")
+        ran = subprocess.run(
+            argv("lost-offsets", "--go-on", "end"), env=_environment(environment), capture_output=True, check=False, timeout=60, text=True
+        )
+        assert ran.returncode == 1
+        assert "stop all of them" in ran.stderr
+    finally:
+        member.close()
+    assert [one["offset"] for one in lost_offsets(environment, "end")] == [_watermarks(settings, retries)[1]]
