@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from runtime import topics
 from runtime.lifecycle import EXIT_FATAL
 from runtime.settings import Settings
 from schemas.topics import DELIVERY_GROUP, EVENTS_ACCEPTED, retry_topic
+from tests.chaos.groups import Groups
 from triggers.devstack.process import spawn
 from triggers.system import PROCESSES, argv, until
 
@@ -30,6 +30,7 @@ def retries(settings: Settings) -> Iterator[str]:
         producer.produce(topic, b"junk", partition=0)
     assert producer.flush(20) == 0
     yield topic
+    _empty(settings)
     operator = topics.admin(settings.kafka)
     for deleted in operator.delete_records([TopicPartition(topic, 0, -1)]).values():
         deleted.result(20)
@@ -61,9 +62,27 @@ def _watermarks(settings: Settings, topic: str) -> tuple[int, int]:
     return low, high
 
 
-def _forget_group(operator: AdminClient) -> None:
+def _empty(settings: Settings) -> None:
+    """Until the group has no members: a static one that ended is one until its session is over."""
+    groups = Groups(settings.kafka)
+    until(lambda: not groups.owned(DELIVERY_GROUP), 40, "the group being empty", 0.2)
+
+
+def _forget_group(settings: Settings) -> None:
+    _empty(settings)
+    operator = topics.admin(settings.kafka)  # kept: a client that is let go of answers no more
     for deleted in operator.delete_consumer_groups([DELIVERY_GROUP]).values():
         deleted.result(20)
+
+
+def _ensured(settings: Settings) -> bool:
+    try:
+        topics.ensure(settings.kafka, settings.delivery.delays_s)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:  # the topics are only just made
+            raise
+        return False
+    return True
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -98,11 +117,12 @@ def lost_offsets(environment: Mapping[str, str], place: str) -> list[dict[str, o
 def test_lost_offsets_end_the_worker_until_somebody_decides_where_deliveries_go_on(
     place: str, number: int, environment: dict[str, str], settings: Settings, retries: str, tmp_path: Path
 ) -> None:
-    _forget_group(topics.admin(settings.kafka))
-    topics.ensure(settings.kafka, settings.delivery.delays_s)  # which gives first offsets to what is empty, and to nothing else
+    _forget_group(settings)
+    until(lambda: _ensured(settings), 30, "the topics being ready")  # which gives first offsets to what is empty, and to nothing else
     reason = refused(environment)
     assert f"no offsets for {retries}[0]." in reason
     assert "triggers lost-offsets" in reason
+    _empty(settings)
     decided = _watermarks(settings, retries)[number]
     assert lost_offsets(environment, place) == [{"topic": retries, "partition": 0, "was": None, "offset": decided}]
     assert _committed(settings, retries) == decided
@@ -116,11 +136,13 @@ def test_an_offset_whose_record_is_gone_ends_the_worker_and_nothing_is_skipped_i
 ) -> None:
     low, high = _watermarks(settings, retries)
     _commit(settings, retries, low)
-    for deleted in topics.admin(settings.kafka).delete_records([TopicPartition(retries, 0, high - 1)]).values():
+    operator = topics.admin(settings.kafka)
+    for deleted in operator.delete_records([TopicPartition(retries, 0, high - 1)]).values():
         deleted.result(20)
     reason = refused(environment)
     assert "triggers lost-offsets" in reason
     assert _committed(settings, retries) == low
+    _empty(settings)
     assert lost_offsets(environment, "beginning") == [{"topic": retries, "partition": 0, "was": low, "offset": high - 1}]
 
 
@@ -130,6 +152,7 @@ def test_retries_on_a_delay_topic_that_a_worker_does_not_know_end_it_and_an_empt
     others = {**environment, "TRIGGERS_DELIVERY__DELAYS_S": json.dumps(settings.delivery.delays_s[1:])}
     _commit(settings, retries, _watermarks(settings, retries)[0])
     assert f"{retries}[0] holds retries" in refused(others)
+    _empty(settings)
     _commit(settings, retries, _watermarks(settings, retries)[1])
     begins_and_ends(others, tmp_path / "log")
 
