@@ -113,7 +113,7 @@ def lost_offsets(environment: Mapping[str, str], place: str) -> list[dict[str, o
     return found
 
 
-@pytest.mark.parametrize(("place", "number"), [("beginning", 0), ("end", 1)])
+@pytest.mark.parametrize(("place", "number"), [pytest.param("beginning", 0, marks=pytest.mark.verify), ("end", 1)])
 def test_lost_offsets_end_the_worker_until_somebody_decides_where_deliveries_go_on(
     place: str, number: int, environment: dict[str, str], settings: Settings, retries: str, tmp_path: Path
 ) -> None:
@@ -146,6 +146,7 @@ def test_an_offset_whose_record_is_gone_ends_the_worker_and_nothing_is_skipped_i
     assert lost_offsets(environment, "beginning") == [{"topic": retries, "partition": 0, "was": low, "offset": high - 1}]
 
 
+@pytest.mark.verify
 def test_retries_on_a_delay_topic_that_a_worker_does_not_know_end_it_and_an_empty_one_does_not(
     environment: dict[str, str], settings: Settings, retries: str, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_retries_on_a_delay_topic_that_a_worker_does_not_know_end_it_and_an_empt
     begins_and_ends(others, tmp_path / "log")
 
 
+@pytest.mark.verify
 def test_where_deliveries_go_on_is_not_decided_behind_the_back_of_a_worker(
     environment: dict[str, str], settings: Settings, retries: str
 ) -> None:
