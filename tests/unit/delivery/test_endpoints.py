@@ -34,7 +34,7 @@ class Postgres:
         if b"endpoint_secrets" in statement:
             return rows((ID, b"sealed", "key"))
         self.asked += 1
-        row: Any = (ID, "org_1", "live", self.url, None, {}, None, None, "default", None, None, None, self.enabled, None)
+        row: Any = (ID, "org_1", "live", self.url, None, {}, None, None, "default", None, None, None, self.enabled, None, False, False)
         await self.answers.wait()
         return rows(row) if self.url else rows()
 

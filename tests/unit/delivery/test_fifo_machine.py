@@ -163,7 +163,7 @@ async def live(
     checkpoint = log.committed[EVENTS_ACCEPTED][1]
     lanes = {
         topic: Lane(topic, 0, Watermark(offset, read_checkpoint(checkpoint).h if topic == EVENTS_ACCEPTED else -1), 1_000,
-                    pause=lambda: None, resume=lambda: None)
+                    bytes_in_flight_max=1_000_000, pause=lambda: None, resume=lambda: None)
         for topic, (offset, _) in log.committed.items()
     }  # fmt: skip
     ends = {topic: len(log.records(topic)) for topic in SOURCES}
