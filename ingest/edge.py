@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from access.http import Context, context_of, problem_body, problem_headers
@@ -99,11 +98,6 @@ def with_outcome(error: ProblemError) -> ProblemError:
 
 def too_slow_body() -> ProblemError:
     return ProblemError(REQUEST_TIMEOUT, "The body did not arrive in time; nothing was appended. Send it again.")
-
-
-def instant(ms: int) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def log_append(admitted: Admitted, context: Context, duration_s: float) -> None:

@@ -8,11 +8,12 @@ from typing import Any, Final
 import msgspec
 
 from access.http import Context
+from access.times import rfc3339
 from ingest import formats
 from ingest.admission import Admission, Admitted, Outcome
 from ingest.bodies import read_body
 from ingest.caller import Caller, within
-from ingest.edge import JSON, Endpoint, Receive, Reply, Scope, instant, log_append, log_refusal, too_slow_body, with_outcome
+from ingest.edge import JSON, Endpoint, Receive, Reply, Scope, log_append, log_refusal, too_slow_body, with_outcome
 from runtime.clock import Clock
 from runtime.settings import IngestSettings
 
@@ -93,7 +94,7 @@ class PostBatch(Endpoint):
 
 def _created(admitted: Admitted, window_s: int) -> dict[str, Any]:
     event = admitted.event
-    document: dict[str, Any] = {"id": event.id, "status": "pending", "received_at": instant(event.received_at_ms)}
+    document: dict[str, Any] = {"id": event.id, "status": "pending", "received_at": rfc3339(event.received_at_ms)}
     if event.dedup_key is not None:
         document["idempotency_window_s"] = window_s
     return document

@@ -55,9 +55,6 @@ FIFO_LAG_SECONDS: Final = Gauge(
 )
 IN_FLIGHT: Final = Gauge("triggers_delivery_in_flight", "Webhook attempts under way.")
 
-# Every process
-PROCESS_RESTARTS: Final = Counter("triggers_process_restarts", "Supervised processes restarted.", ("process",))
-
 
 def serve(port: int, host: str = "127.0.0.1") -> int:
     """Serve /metrics of this process; returns the port taken (0 asks for a free one). Raises `OSError` if the port is taken."""
