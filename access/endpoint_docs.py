@@ -11,7 +11,7 @@ from access.bodies import JSON, MERGE_PATCH
 from access.endpoint_bodies import OVERLAP_S_DEFAULT, Configuration, LegacySignature, Rotation
 from access.endpoint_secrets import SECRET_BYTES, SECRET_PREFIX, secret_text
 from access.event_filters import FILTER_PATTERN
-from access.openapi import PRINTABLE, TEXT, TIME, Responses, Schema, answered, header, many, nullable, record, record_of, shown
+from access.openapi import INTEGER, PRINTABLE, TEXT, TIME, Responses, Schema, answered, header, many, nullable, record, record_of, shown
 from schemas import ids
 from schemas.events import EVENT_TYPE_CHARS_MAX, MODES
 
@@ -135,7 +135,26 @@ PAGE: Final[Responses] = answered(
 )  # fmt: skip
 SHOWN: Final[Responses] = answered(200, "The endpoint.", _ENDPOINT, for_a_manager=_SHOWN, for_a_reader=_FOR_READERS)
 CHANGED: Final[Responses] = answered(200, "As it is now.", _ENDPOINT, changed=_CHANGED)
-ENABLED: Final[Responses] = answered(200, "As it is now.", _ENDPOINT, enabled=_SHOWN)
+_MISSED: Final[Schema] = nullable(
+    record(
+        "MissedDeliveries",
+        deliveries={**INTEGER, "minimum": 1, "description": "Held while it was disabled, or dead letters; not delivered since."},
+        more={"type": "boolean", "description": "There may be more: counting ended early."},
+        since={**TIME, "description": "When the first of them was received: `since` of a call to `recover`."},
+        recover={"type": "string", "format": "uri-reference", "description": "Where to ask for them."},
+    )
+)
+ENABLED: Final[Responses] = answered(
+    200, "As it is now, and what it missed; null: nothing, or it cannot be told right now.",
+    record_of("EnabledEndpoint", {**_WHOLE, "missed": _MISSED}, ["headers"]),
+    nothing_missed={**_SHOWN, "missed": None},
+    some_missed={
+        **_SHOWN,
+        "missed": {
+            "deliveries": 12, "more": False, "since": "2026-11-24T02:31:23.155Z", "recover": f"/endpoints/{EXAMPLE_ID}/recover",
+        },
+    },
+)  # fmt: skip
 DISABLED: Final[Responses] = answered(200, "As it is now.", _ENDPOINT, disabled=_DISABLED)
 _LOCATED: Final = {
     "Location": header({"type": "string", "format": "uri-reference"}, "Where it can be read and changed.", f"/endpoints/{EXAMPLE_ID}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
@@ -11,6 +12,7 @@ from psycopg import Connection
 
 from access import endpoint_docs, endpoint_secrets, endpoints
 from access.bodies import JSON, MERGE_PATCH, decoded, read_of_types
+from access.changes import Owner
 from access.endpoint_bodies import Rotation, Rules
 from access.endpoints import Endpoint
 from access.integrator_desk import Authenticate, IntegratorDesk
@@ -38,13 +40,17 @@ _BODY: Final = (
 )
 
 
-def router(pool: ThreadPool, authenticate: Authenticate, keyring: Keyring, rules: Rules, clock: Clock) -> APIRouter:
+#: What an endpoint missed, as a member of the answer that enables it. Folds know; they are read elsewhere.
+MissedBy = Callable[[Owner, str], Awaitable[dict[str, Any] | None]]
+
+
+def router(pool: ThreadPool, authenticate: Authenticate, keyring: Keyring, rules: Rules, clock: Clock, missed_by: MissedBy) -> APIRouter:
     """The routes. `pool` is open while they serve."""
     routes = APIRouter(tags=["endpoints"])
     desk = IntegratorDesk(pool, authenticate, clock, what="endpoints", manage=MANAGE, readers=READERS)
     _reads(routes, desk)
     _changes(routes, desk, rules)
-    _switches(routes, desk)
+    _switches(routes, desk, missed_by)
     _secrets(routes, desk, keyring, rules, clock)
     return routes
 
@@ -123,11 +129,12 @@ def _changes(routes: APIRouter, desk: IntegratorDesk, rules: Rules) -> None:
         return Response(status_code=204, headers=desk.headers(request))
 
 
-def _switches(routes: APIRouter, desk: IntegratorDesk) -> None:
+def _switches(routes: APIRouter, desk: IntegratorDesk, missed_by: MissedBy) -> None:
     @routes.post(
         "/endpoints/{endpoint}/enable",
         operation_id="enable_endpoint",
         summary="Deliver to an endpoint again",
+        description="What it missed is told, and is delivered only when it is asked for: `POST /endpoints/{endpoint}/recover`.",
         responses={**endpoint_docs.ENABLED, **problem_responses(problems.NOT_FOUND, *KEY_PROBLEMS)},
         openapi_extra=KEY_SECURITY,
     )
@@ -137,7 +144,8 @@ def _switches(routes: APIRouter, desk: IntegratorDesk) -> None:
         def enable(connection: Connection[Any]) -> dict[str, Any]:
             return _shown(connection, endpoints.enable(connection, owner, endpoint, actor=actor))
 
-        return desk.answer(request, 200, await desk.run(enable, change=True))
+        enabled = await desk.run(enable, change=True)
+        return desk.answer(request, 200, {**enabled, "missed": await missed_by(owner, endpoint)})
 
     @routes.post(
         "/endpoints/{endpoint}/disable",
@@ -194,7 +202,7 @@ def _secrets(routes: APIRouter, desk: IntegratorDesk, keyring: Keyring, rules: R
     )
     async def rotate_secret(request: Request, endpoint: EndpointPath) -> Response:
         owner, actor = await desk.manager(request)
-        rotation = decoded(await read_of_types(request, (JSON,), BODY_BYTES_MAX), Rotation) if _has_body(request) else Rotation()
+        rotation = decoded(await read_of_types(request, (JSON,), BODY_BYTES_MAX), Rotation) if has_body(request) else Rotation()
 
         def rotate(connection: Connection[Any]) -> dict[str, Any]:
             found, text = endpoints.rotate_secret(
@@ -206,7 +214,7 @@ def _secrets(routes: APIRouter, desk: IntegratorDesk, keyring: Keyring, rules: R
         return desk.answer(request, 200, await desk.run(rotate, change=True))
 
 
-def _has_body(request: Request) -> bool:
+def has_body(request: Request) -> bool:
     """RFC 9112 section 6.3: a request has a body if it says how long it is."""
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 

@@ -18,7 +18,7 @@ from access import audit, changes, endpoint_secrets, organizations
 from access.changes import LimitReached, Owner
 from access.endpoint_bodies import OVERLAP_S_MAX, Configuration, LegacySignature, Rules, changed
 from access.endpoint_secrets import Secret, secret_text
-from access.organizations import NotThere
+from access.organizations import NotPossible, NotThere
 from access.secrets import Keyring
 from access.times import iso
 from runtime.sql import load
@@ -203,6 +203,18 @@ def rotate_secret(
 def secrets_of(connection: Connection[Any], found: Endpoint) -> list[Secret]:
     """What may be told of the secrets that sign now, newest first."""
     return endpoint_secrets.valid_now(connection, found.id)
+
+
+def ask(
+    connection: Connection[Any], owner: Owner | None, endpoint: str, what: str, detail: Mapping[str, Any], *, disabled_too: bool, actor: str
+) -> Endpoint:
+    """Note that deliveries were asked for, before they are. Raises `NotThere`, `TooManyChanges`, and `NotPossible` while it is disabled."""
+    with connection.transaction():
+        found = _held(connection, owner, endpoint)
+        if not (found.enabled or disabled_too):
+            raise NotPossible(f"the endpoint {found.id} is disabled: enable it first")
+        _audit(connection, actor, f"{what}_requested", found, detail)
+    return found
 
 
 async def is_or_was_of(connection: AsyncConnection[Any], owner: Owner, endpoint: str) -> bool:

@@ -12,15 +12,16 @@ from delivery.endpoints import Endpoints
 from delivery.fifo_pages import Pages
 from delivery.fifo_queue import Room
 from delivery.gates import Gates
-from delivery.journal import Source
+from delivery.journal import Attempt, Source
+from delivery.missed import Missed
 from delivery.slots import Budget, Slots
 from runtime.clock import Clock
 from runtime.kafka import Bus, Headers
 from runtime.lifecycle import StallGuard
 from runtime.settings import Settings
-from schemas.deliveries import PastAttempt
+from schemas.deliveries import FIRST_ROUND, Cause, PastAttempt
 from schemas.events import Ingested
-from schemas.ids import EndpointId
+from schemas.ids import EndpointId, RoundId
 
 #: Some endpoint took a delivery within this time: this machine reaches the world.
 _WORKING_S: Final = 60.0
@@ -39,6 +40,7 @@ class Context:
         guard: StallGuard,
         topic_delays: Mapping[str, float],
         worker: str,
+        missed: Missed,
     ) -> None:
         self.settings = settings.delivery
         self.clock = clock
@@ -48,6 +50,7 @@ class Context:
         self.guard = guard
         self.topic_delays = topic_delays
         self.worker = worker
+        self.missed = missed
         self.gates = Gates(settings.delivery, clock, secrets.token_hex(6))
         self.slots = Slots(settings.delivery.concurrency, settings.delivery.slow_concurrency, settings.delivery.slow_after_s)
         self.legs = Budget(settings.delivery.leg_bytes_in_flight_max)
@@ -67,7 +70,8 @@ class Context:
 class Task(NamedTuple):
     """One attempt to make: of an event to an endpoint. `value` is the ingested value, `source` the record that asks for it.
 
-    `hop` counts the delay topics before, -1 for a task of `events.accepted`; `parked`, `turn` and `not_before_ms`: see `RetryTask`.
+    `hop` counts the delay topics before, -1 for a task that comes from none; `parked`, `turn` and `not_before_ms`: see `RetryTask`.
+    `round` and `cause`: see `schemas.deliveries`.
     """
 
     event: Ingested
@@ -81,3 +85,9 @@ class Task(NamedTuple):
     parked: int = 0
     turn: str | None = None
     not_before_ms: int = 0
+    round: RoundId = FIRST_ROUND
+    cause: Cause | None = None
+
+    @property
+    def attempt_key(self) -> Attempt:
+        return (self.event.id, self.endpoint_id, self.attempt, self.round)

@@ -14,9 +14,9 @@ import msgspec
 from delivery import attempt, operational, policy, requests, sign
 from delivery.context import Context, Task
 from delivery.endpoints import Absent, Endpoint
-from delivery.gates import Gate, Refused, Verdict
+from delivery.gates import Admitted, Gate, Refused, Verdict
 from delivery.health import Health
-from delivery.journal import Journal, Leg
+from delivery.journal import Attempt, Journal, Leg
 from delivery.outbox import Outbox
 from delivery.values import CARRIED
 from runtime.crashpoints import reach
@@ -27,6 +27,8 @@ from schemas.deliveries import Attempted, Dead, Retry, RetryTask
 from schemas.events import SCHEMA_VERSION
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_INGESTED
 
+#: A cause of its own: one attempt, which is no delivery of an event and tells nothing about the endpoint but to who asked for it.
+_TEST: Final = "test"
 #: Error classes that tell nothing about the endpoint.
 _NOT_TOLD: Final = frozenset({*get_args(Absent), policy.LOCAL})
 #: Part of the smallest delay that work which waits for a breaker is spread over.
@@ -50,18 +52,18 @@ class Deliveries:
         self._journal = journal
         self._outbox = outbox
         self._health = Health(context, outbox)
-        self._under_way: dict[tuple[str, str, int], asyncio.Event] = {}
+        self._under_way: dict[Attempt, asyncio.Event] = {}
 
     async def step(self, task: Task) -> None:
         """Make the attempt unless the log has it, or has it put off; then see to what follows it unless the log has that."""
-        key = (task.event.id, task.endpoint_id, task.attempt)
+        key = task.attempt_key
         while (other := self._under_way.get(key)) is not None:
             await other.wait()  # another copy of the task, left by a worker that stood still, or its earlier leg: it may settle this one
         self._under_way[key] = asyncio.Event()
         try:
-            if self._journal.has_leg(Leg(*key, task.hop + 1)):
+            if self._journal.has_leg(Leg(*key[:3], task.hop + 1, task.round)):
                 return  # put off, or sent on, before: the later leg goes on from there
-            if (attempted := self._journal.attempted(*key)) is not None:
+            if (attempted := self._journal.attempted(key)) is not None:
                 await self._follow_up(task, attempted)
             elif (made := await self._make(task)) is not None:
                 await self._follow_up(task, made.attempted)
@@ -73,12 +75,14 @@ class Deliveries:
     async def _make(self, task: Task) -> _Made | None:
         """The attempt, journalled; None where it was put off."""
         context = self._context
-        endpoint = await context.endpoints.get(task.endpoint_id)
+        endpoint = await self._endpoint(task)
         if endpoint is None:
             missing = await self._absent(task)
             await self._journalled(task, missing)
             return _Made(missing, None, Verdict())
         gate = context.gates.of(endpoint)
+        if task.cause == _TEST:
+            return await self._test(task, endpoint, slow=gate.is_slow)
         admitted = await gate.enter(again=task.hop >= 0, turn=task.turn, turn_ms=task.not_before_ms)
         if isinstance(admitted, Refused):
             await self._park(task, endpoint, admitted)
@@ -95,7 +99,7 @@ class Deliveries:
             with IN_FLIGHT.track_inprogress():
                 made = await context.slots.run(attempted, slow=gate.is_slow)
             if made is not None and made.error not in _NOT_TOLD:
-                learned = made.outcome == "delivered"
+                learned = _teaches(made, admitted)
         finally:
             verdict = gate.leave(admitted, learned)
         if made is None:
@@ -109,6 +113,24 @@ class Deliveries:
         reach("delivery.after_post")
         await self._journalled(task, made)
         return _Made(made, gate, verdict)
+
+    async def _test(self, task: Task, endpoint: Endpoint, *, slow: bool) -> _Made | None:
+        """Past the gate, which neither holds it back nor learns of it."""
+        with IN_FLIGHT.track_inprogress():
+            made = await self._context.slots.run(lambda: self._post(task), slow=slow)
+        if made is None:
+            await self._park(task, endpoint, Refused("slow"))
+            return None
+        await self._journalled(task, made)
+        return _Made(made, None, Verdict())
+
+    async def _endpoint(self, task: Task) -> Endpoint | None:
+        """None where nothing may be sent any more. A test is made at a disabled endpoint too: so its owner learns that it works again."""
+        fresh = task.cause == "retry" and task.hop < 0  # who asks may have enabled it just before
+        endpoint = await self._context.endpoints.get(task.endpoint_id, disabled_too=task.cause == _TEST, fresh=fresh)
+        event = task.event
+        ours = endpoint is not None and (endpoint.organization, endpoint.mode) == (event.organization, event.mode)
+        return endpoint if ours else None
 
     async def _journalled(self, task: Task, made: Attempted) -> None:
         report = await self._outbox.send(DELIVERIES_ATTEMPTS, codec.encode(made), task.event, task.headers)
@@ -129,18 +151,19 @@ class Deliveries:
             partition=self._partition,
             journal_offset=report.offset,
             next=None if made.next is None else type(made.next).__name__.lower(),
+            **({"round": made.round, "cause": made.cause} if made.round else {}),
             **{name.replace("-", "_"): (value or b"").decode(errors="replace") for name, value in task.headers if name in CARRIED},
         )
 
     async def _post(self, task: Task) -> Attempted:
         """The attempt's journal record. An endpoint that was deleted or disabled meanwhile gets nothing, and no more attempts."""
         context, event = self._context, task.event
-        endpoint = await context.endpoints.get(task.endpoint_id)
+        endpoint = await self._endpoint(task)
         started_at_ms, began_s = context.clock.now_ms(), context.clock.monotonic_s()
         if endpoint is None:
             return await self._absent(task)
         content = sign.body(event)
-        headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers)
+        headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers, task.cause)
         deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s
         with ATTEMPT_SECONDS.time():
             result = await context.sender.post(endpoint.url, content, headers, deadline_s)
@@ -166,10 +189,14 @@ class Deliveries:
             status=result.status,
             error=result.error,
             response=base64.b64encode(result.response).decode() if result.response else None,
+            round=task.round,
+            cause=task.cause,
         )
         return msgspec.structs.replace(made, next=self._following(task, endpoint, made, result.retry_after))
 
     def _following(self, task: Task, endpoint: Endpoint | None, made: Attempted, retry_after: str | None) -> Retry | Dead | None:
+        if task.cause == _TEST:
+            return None
         if endpoint is None:
             return Dead(reason="endpoint_disabled" if made.error == "endpoint_disabled" else "endpoint_missing")
         return policy.follow_up(
@@ -209,6 +236,8 @@ class Deliveries:
             hop=task.hop + 1,
             parked=parked,
             turn=refused.turn,
+            round=task.round,
+            cause=task.cause,
             history=list(task.history),
             event=msgspec.Raw(task.value),
         )
@@ -227,11 +256,11 @@ class Deliveries:
     async def _follow_up(self, task: Task, attempted: Attempted) -> None:
         following, event = attempted.next, task.event
         if isinstance(following, Retry):
-            leg = Leg(event.id, task.endpoint_id, following.attempt, 0)
-            if self._journal.has_leg(leg) or self._journal.attempted(*leg[:3]) is not None:
+            leg = Leg(event.id, task.endpoint_id, following.attempt, 0, task.round)
+            if self._journal.has_leg(leg) or self._journal.attempted(leg.attempt_key) is not None:
                 return
             await self._outbox.leg(policy.retry_task(attempted, following, task.history, task.value), event, task.source, task.headers)
-        elif isinstance(following, Dead) and not self._journal.is_dead(event.id, task.endpoint_id):
+        elif isinstance(following, Dead) and not self._journal.is_dead(dead := (event.id, task.endpoint_id, task.round)):
             if following.reason == "gone":
                 await self._health.gone(event.type, attempted)
             letter = policy.dead_letter(attempted, following, task.history, task.value)
@@ -239,5 +268,12 @@ class Deliveries:
             if told is not None:  # first: made again after a crash it is the same event, and dedup drops it
                 await self._outbox.send(EVENTS_INGESTED, codec.encode(told), told, ())
             report = await self._outbox.send(DELIVERIES_DEAD, codec.encode(letter), event, task.headers)
-            self._journal.add_dead(DELIVERIES_DEAD, report.offset, event.id, task.endpoint_id, self._context.clock.now_ms(), task.source)
+            self._journal.add_dead(DELIVERIES_DEAD, report.offset, dead, self._context.clock.now_ms(), task.source)
             DEAD_LETTERS.labels(following.reason).inc()
+
+
+def _teaches(made: Attempted, admitted: Admitted) -> bool | None:
+    """What an attempt tells the gate. A replay's failure opens no breaker: it may be of its own making. As a probe it must be heard."""
+    if made.cause == "replay" and made.outcome == "failed" and admitted.permit == "attempt":
+        return None
+    return made.outcome == "delivered"

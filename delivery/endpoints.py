@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, TypeVar
-
-import psycopg
-import psycopg_pool
+from typing import Any, Final, Literal, NamedTuple
 
 from access import endpoint_schedules, event_filters
 from access.secrets import Keyring
+from delivery.waiting import until_postgres_answers
 from runtime.clock import Clock
 from runtime.postgres import Pool
 from runtime.sql import load
-from runtime.telemetry import log
 from schemas.ids import EndpointId, EventId
 
-T = TypeVar("T")
 #: Why nothing is attempted; a class of `schemas.deliveries.Attempted` and a reason of a dead letter.
 Absent = Literal["endpoint_missing", "endpoint_disabled"]
 
 #: An endpoint looked up for a retry serves others for this long: bursts of retries are one query a second, not thousands.
 _CACHE_S: Final = 1.0
 _CACHED_MAX: Final = 10_000
-_PAUSE_FIRST_S: Final = 0.1
-_PAUSE_MAX_S: Final = 5.0
 
 
 class LegacySignature(NamedTuple):
@@ -85,23 +79,23 @@ class Endpoints:
             self._remember(endpoint.id, endpoint)
         return found
 
-    async def get(self, endpoint_id: EndpointId) -> Endpoint | None:
-        """One endpoint; None if it is deleted or disabled."""
-        endpoint = await self._known(endpoint_id)
-        return endpoint if endpoint is not None and endpoint.enabled else None
+    async def get(self, endpoint_id: EndpointId, *, disabled_too: bool = False, fresh: bool = False) -> Endpoint | None:
+        """One endpoint; None if it is deleted or, without `disabled_too`, disabled. `fresh`: it may have been enabled just now."""
+        endpoint = await self._known(endpoint_id, fresh=fresh)
+        return endpoint if endpoint is not None and (endpoint.enabled or disabled_too) else None
 
     async def why_absent(self, endpoint_id: EndpointId) -> Absent:
         """Of an endpoint that `get` did not give."""
         return "endpoint_missing" if await self._known(endpoint_id) is None else "endpoint_disabled"
 
-    async def _known(self, endpoint_id: EndpointId) -> Endpoint | None:
+    async def _known(self, endpoint_id: EndpointId, *, fresh: bool = False) -> Endpoint | None:
         """Disabled ones too. Who asks while it is looked up waits for that look-up: what was put off for an endpoint comes back all at
         once.
         """
         cached = self._cache.get(endpoint_id)
-        if cached is not None and cached[0] > self._clock.monotonic_s():
+        if cached is not None and cached[0] > self._clock.monotonic_s() and not fresh:
             return cached[1]
-        looking = self._looking.get(endpoint_id)
+        looking = None if fresh else self._looking.get(endpoint_id)
         if looking is None:
             looking = self._looking[endpoint_id] = asyncio.create_task(self._look_up(endpoint_id))
         return await asyncio.shield(looking)
@@ -157,7 +151,7 @@ class Endpoints:
             done = await connection.execute(load("delivery", statement), {"id": endpoint_id, "actor": f"delivery:{self._worker}", **values})
             return bool(done.rowcount > 0)
 
-        changed = await self._until_postgres_answers(change)
+        changed = await until_postgres_answers(self._pool, change)
         self._cache.pop(endpoint_id, None)
         self._looking.pop(endpoint_id, None)
         return changed
@@ -177,7 +171,7 @@ class Endpoints:
             # One without secrets was deleted between the two statements.
             return [self._endpoint(row, secrets[row[0]]) for row in rows if row[0] in secrets]
 
-        return await self._until_postgres_answers(find)
+        return await until_postgres_answers(self._pool, find)
 
     def _endpoint(self, row: Sequence[Any], secrets: Sequence[bytes]) -> Endpoint:
         organization, mode, url, event_types, headers, rate_per_minute, concurrency, schedule, schedule_s, deadline_s, legacy = row[1:12]
@@ -200,14 +194,3 @@ class Endpoints:
             fifo,
             fifo_block,
         )
-
-    async def _until_postgres_answers(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        pause_s = _PAUSE_FIRST_S
-        while True:
-            try:
-                async with self._pool.connection() as connection:
-                    return await work(connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout) as error:
-                log.warning("delivery.waiting", server="PostgreSQL", error=str(error).splitlines()[:1], pause_s=pause_s)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _PAUSE_MAX_S)

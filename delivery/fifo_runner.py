@@ -138,7 +138,7 @@ class Runner:
         """One step of the event that is next."""
         self.since_ms = item.event.received_at_ms
         task = self._task(item)
-        if self._journal.attempted(task.event.id, task.endpoint_id, task.attempt) is None:
+        if self._journal.attempted(task.attempt_key) is None:
             self.caught_up = True
             if await self._waited(task):
                 return  # things may have changed: look again
@@ -176,7 +176,7 @@ class Runner:
 
     async def _failed(self, task: Task, later: RetryTask) -> None:
         endpoint = await self._context.endpoints.get(task.endpoint_id)
-        made = self._journal.attempted(task.event.id, task.endpoint_id, task.attempt)
+        made = self._journal.attempted(task.attempt_key)
         blocked = self._position.blocked or (endpoint is not None and task.attempt > len(endpoint.schedule_s))
         self._put_off = _NOT
         self._position = fifo_places.failed(self._position, later, blocked=blocked)

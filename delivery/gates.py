@@ -121,6 +121,12 @@ class Gate:
             return self._breaker_refuses() or Refused("full")
         return Admitted(ticket, permit)
 
+    def free_at_ms(self) -> int:
+        """When breaker and rate would let an attempt through; now or earlier: at once. For work that can wait where it is."""
+        now_ms = self._clock.now_ms()
+        refused = self._breaker_refuses()
+        return max(now_ms if refused is None or refused.until_ms is None else refused.until_ms, self._pace.next_ms if self._pace else 0)
+
     def begin(self, admitted: Admitted) -> None:
         """The attempt begins now: until now it waited for the worker."""
         self._line.begin(admitted.ticket, self._clock.monotonic_s())

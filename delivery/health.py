@@ -34,14 +34,17 @@ class Health:
         self._outbox = outbox
 
     async def learn(self, gate: Gate, event_type: str, made: Attempted, verdict: Verdict) -> None:
-        """After an attempt is journalled. Failures of delivering an operational event are counted and told to nobody."""
+        """After an attempt is journalled. Failures of delivering an operational event are counted and told to nobody.
+
+        Those of a replay are not counted.
+        """
         if verdict.opened or verdict.closed:
             change = "opened" if verdict.opened else "closed"
             BREAKERS.labels(change).inc()
             log.info("breaker", endpoint_id=made.endpoint_id, change=change)
         if made.outcome == "delivered":
             await self._succeeded(gate, made)
-        elif made.error not in get_args(Absent) and made.next is not None:
+        elif made.error not in get_args(Absent) and made.next is not None and made.cause != "replay":
             await self._failed(gate, event_type, made, verdict)
 
     async def gone(self, event_type: str, made: Attempted) -> None:

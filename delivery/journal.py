@@ -1,9 +1,9 @@
 """What one partition's deliveries have already led to, remembered from the log, so that a crash neither repeats nor forks anything. Pure.
 
-Three kinds of facts, each with its place in the log: plans and attempts (`deliveries.attempts`), legs of retries (the delay topics), dead
-letters (`deliveries.dead`). Everything that an uncommitted source record may have led to is kept, and everything of at least the last
-`memory_ms`, so that a copy written late by a worker that stood still is recognised. The checkpoint is the oldest place kept of each topic:
-a new owner reads from there before it does anything.
+Facts, each with its place in the log: plans, rounds asked for and attempts (`deliveries.attempts`), legs of retries (the delay topics),
+dead letters (`deliveries.dead`), records of recoveries (`deliveries.requests`). Everything that an uncommitted source record may have led
+to is kept, and everything of at least the last `memory_ms`, so that a copy written late by a worker that stood still is recognised. The
+checkpoint is the oldest place kept of each topic: a new owner reads from there before it does anything.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from schemas.deliveries import Attempted, Planned
-from schemas.ids import EndpointId, EventId
+from schemas.deliveries import FIRST_ROUND, Attempted, Planned, Requested
+from schemas.ids import EndpointId, EventId, RoundId
 
 #: Facts kept of one partition above which a line is logged by the owner: the bound is time, this is where it hurts.
 FACTS_ALARM: Final = 500_000
@@ -36,10 +36,31 @@ class Leg(NamedTuple):
     endpoint_id: EndpointId
     attempt: int
     hop: int
+    round: RoundId = FIRST_ROUND
+
+    @property
+    def attempt_key(self) -> Attempt:
+        return (self.event_id, self.endpoint_id, self.attempt, self.round)
 
 
-Attempt = tuple[EventId, EndpointId, int]
-Key = Attempt | EventId | Leg | tuple[EventId, EndpointId]
+class Asked(NamedTuple):
+    """A round that was asked for, of one delivery."""
+
+    event_id: EventId
+    endpoint_id: EndpointId
+    round: RoundId
+
+
+class Page(NamedTuple):
+    """A record of a recovery: it may take several."""
+
+    round: RoundId
+    number: int
+
+
+Attempt = tuple[EventId, EndpointId, int, RoundId]
+Dead = tuple[EventId, EndpointId, RoundId]
+Key = Attempt | EventId | Leg | Asked | Page | Dead
 
 
 class _Fact(NamedTuple):
@@ -80,7 +101,9 @@ class Journal:
         self._plans: dict[EventId, tuple[EndpointId, ...]] = {}
         self._attempts: dict[Attempt, Attempted] = {}
         self._legs: dict[Leg, int] = {}
-        self._dead: dict[tuple[EventId, EndpointId], int] = {}
+        self._dead: dict[Dead, int] = {}
+        self._asked: set[Asked] = set()
+        self._pages: set[Page] = set()
         #: Per topic, facts by offset (a heap: reports may come back in any order).
         self._facts: dict[str, list[_Fact]] = {}
         self._ends: dict[str, int] = {}
@@ -95,14 +118,24 @@ class Journal:
     def plan(self, event_id: EventId) -> tuple[EndpointId, ...] | None:
         return self._plans.get(event_id)
 
-    def attempted(self, event_id: EventId, endpoint_id: EndpointId, attempt: int) -> Attempted | None:
-        return self._attempts.get((event_id, endpoint_id, attempt))
+    def end(self, topic: str) -> int:
+        """Behind the last record of the topic that was read or written."""
+        return self._ends.get(topic, 0)
+
+    def attempted(self, key: Attempt) -> Attempted | None:
+        return self._attempts.get(key)
 
     def has_leg(self, leg: Leg) -> bool:
         return leg in self._legs
 
-    def is_dead(self, event_id: EventId, endpoint_id: EndpointId) -> bool:
-        return (event_id, endpoint_id) in self._dead
+    def is_dead(self, key: Dead) -> bool:
+        return key in self._dead
+
+    def is_asked(self, asked: Asked) -> bool:
+        return asked in self._asked
+
+    def has_page(self, page: Page) -> bool:
+        return page in self._pages
 
     def add_plan(self, topic: str, offset: int, planned: Planned, now_ms: int, source: Source | None = None) -> None:
         """The first plan of an event stays."""
@@ -111,7 +144,7 @@ class Journal:
 
     def add_attempt(self, topic: str, offset: int, attempted: Attempted, now_ms: int, source: Source | None = None) -> None:
         """The first record of an attempt stays."""
-        key = (attempted.event_id, attempted.endpoint_id, attempted.attempt)
+        key = (attempted.event_id, attempted.endpoint_id, attempted.attempt, attempted.round)
         self._attempts.setdefault(key, attempted)
         self._keep(topic, offset, now_ms, key, source)
 
@@ -119,11 +152,18 @@ class Journal:
         self._legs[leg] = offset
         self._keep(topic, offset, now_ms, leg, source)
 
-    def add_dead(
-        self, topic: str, offset: int, event_id: EventId, endpoint_id: EndpointId, now_ms: int, source: Source | None = None
-    ) -> None:
-        self._dead[event_id, endpoint_id] = offset
-        self._keep(topic, offset, now_ms, (event_id, endpoint_id), source)
+    def add_dead(self, topic: str, offset: int, key: Dead, now_ms: int, source: Source | None = None) -> None:
+        self._dead[key] = offset
+        self._keep(topic, offset, now_ms, key, source)
+
+    def add_asked(self, topic: str, offset: int, requested: Requested, now_ms: int, source: Source | None = None) -> None:
+        asked = Asked(requested.event_id, requested.endpoint_id, requested.round)
+        self._asked.add(asked)
+        self._keep(topic, offset, now_ms, asked, source)
+
+    def add_page(self, topic: str, offset: int, page: Page, now_ms: int, source: Source | None = None) -> None:
+        self._pages.add(page)
+        self._keep(topic, offset, now_ms, page, source)
 
     def _keep(self, topic: str, offset: int, now_ms: int, key: Key, source: Source | None) -> None:
         heapq.heappush(self._facts.setdefault(topic, []), _Fact(offset, now_ms, key, source))
@@ -144,7 +184,11 @@ class Journal:
             self._legs.pop(key, None)
         elif isinstance(key, str):
             self._plans.pop(key, None)
-        elif len(key) == 2:
+        elif isinstance(key, Asked):
+            self._asked.discard(key)
+        elif isinstance(key, Page):
+            self._pages.discard(key)
+        elif len(key) == 3:
             self._dead.pop(key, None)
         else:
             self._attempts.pop(key, None)

@@ -53,8 +53,10 @@ def dead_letter(letter: DeadLetter) -> Ingested | None:
     told = {
         "event_id": letter.event_id, "event_type": event.type, "endpoint_id": letter.endpoint_id, "reason": letter.reason,
         "attempts": len(letter.history), "status": last.status, "error": last.error,
+        **({"round": letter.round, "cause": letter.cause} if letter.round else {}),
     }  # fmt: skip
-    return _event(DEAD_LETTER, letter.organization, letter.mode, letter.dead_at_ms, f"{letter.event_id}:{letter.endpoint_id}", told)
+    ref = ":".join(part for part in (letter.event_id, letter.endpoint_id, letter.round) if part)
+    return _event(DEAD_LETTER, letter.organization, letter.mode, letter.dead_at_ms, ref, told)
 
 
 class _Type(msgspec.Struct):

@@ -13,7 +13,7 @@ from schemas import codec
 from schemas.codec import HEADER_EVENT_ID
 from schemas.deliveries import RetryTask
 from schemas.events import Ingested
-from schemas.ids import EndpointId
+from schemas.ids import EndpointId, EventId, OrganizationId
 from schemas.keys import record_key
 from schemas.topics import DELIVERIES_FIFO, retry_topic
 
@@ -36,11 +36,18 @@ class Outbox:
 
     def send(self, topic: str, value: bytes, event: Ingested, headers: Headers) -> asyncio.Future[Report]:
         """To our own partition of `topic`, only while it is ours: else `asyncio.CancelledError`."""
+        return self.append(topic, value, event.organization, event.id, headers)
+
+    def append(
+        self, topic: str, value: bytes, organization: OrganizationId, event_id: EventId | None, headers: Headers
+    ) -> asyncio.Future[Report]:
+        """The same for what is known of its event, or of none."""
         if not self._owned:
             raise asyncio.CancelledError
         self._context.guard.check()
-        carried = [(HEADER_EVENT_ID, event.id.encode()), *codec.STANDARD_HEADERS, *headers]
-        return self._context.bus.send(topic, value, record_key(event.organization), headers=carried, partition=self._partition)
+        about = [] if event_id is None else [(HEADER_EVENT_ID, event_id.encode())]
+        carried = [*about, *codec.STANDARD_HEADERS, *headers]
+        return self._context.bus.send(topic, value, record_key(organization), headers=carried, partition=self._partition)
 
     def position(self, endpoint_id: EndpointId, value: bytes | None) -> asyncio.Future[Report]:
         """How far a FIFO endpoint is, None where it is no more; only while the partition is ours: else `asyncio.CancelledError`."""
@@ -59,6 +66,6 @@ class Outbox:
             remaining_ms = task.not_before_ms - context.clock.now_ms()
             topic = retry_topic(delays.choose(context.parking_delays_s if put_off else context.settings.delays_s, remaining_ms))
             report = await self.send(topic, value, event, headers)
-        leg = Leg(task.event_id, task.endpoint_id, task.attempt, task.hop)
+        leg = Leg(task.event_id, task.endpoint_id, task.attempt, task.hop, task.round)
         self._journal.add_leg(topic, report.offset, leg, context.clock.now_ms(), source)
         RETRIES_SCHEDULED.labels(topic.rpartition(".")[2]).inc()

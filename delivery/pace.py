@@ -8,6 +8,8 @@ its time on until the grace is over. Unused turns of the last `grace_ms` are the
 
 from __future__ import annotations
 
+from math import ceil
+
 
 class Pace:
     """`now_ms` values only grow. `name` marks the turns it hands out: those of an earlier owner or of another rate are not its own."""
@@ -18,6 +20,11 @@ class Pace:
         self._interval_ms = 60_000 / rate_per_minute
         self._grace_ms = grace_ms
         self._next_ms = float("-inf")
+
+    @property
+    def next_ms(self) -> int:
+        """When the next turn is; 0 before the first."""
+        return ceil(max(self._next_ms, 0))
 
     def take(self, now_ms: int) -> int:
         """The next turn: usable at once when it is not after `now_ms`."""

@@ -1,4 +1,4 @@
-"""Everything delivery does with one partition while it owns it: plans, deliveries, hops.
+"""Everything delivery does with one partition while it owns it: plans, deliveries, hops, what was asked for.
 
 Every step looks into the journal first, so that a step which an earlier owner (or an earlier life of this one) took is not taken again.
 """
@@ -20,6 +20,7 @@ from delivery.fifo_places import Found
 from delivery.journal import Journal, Leg, Source
 from delivery.lanes import Lane
 from delivery.outbox import Outbox
+from delivery.recover import Recoveries, read_request, requested
 from delivery.values import carried, ingested_value
 from runtime.crashpoints import reach
 from runtime.kafka import Headers, Report
@@ -27,12 +28,12 @@ from runtime.lifecycle import die
 from runtime.metrics import HELD, REJECTED
 from schemas import codec
 from schemas.codec import CodecError, rejected_headers
-from schemas.deliveries import Planned, RetryTask
+from schemas.deliveries import Planned, Recovery, Redelivery, RequestRecord, RetryTask
 from schemas.events import SCHEMA_VERSION, Accepted, Ingested, is_reserved
 from schemas.ids import EndpointId
 from schemas.keys import record_key
 from schemas.records import Record
-from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_FIFO, EVENTS_ACCEPTED, EVENTS_REJECTED
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_FIFO, DELIVERIES_REQUESTS, EVENTS_ACCEPTED, EVENTS_REJECTED
 
 _BATCH_MAX: Final = 200
 
@@ -53,12 +54,13 @@ class PartitionWorker:
         self._outbox = Outbox(context, partition, journal)
         self._deliveries = Deliveries(context, partition, journal, self._outbox)
         self._fifo = Fifo(context, partition, journal, self._outbox, fifo, begin=self._begin)
+        self._recoveries = Recoveries(context, partition, journal, self._outbox, self._deliveries)
         self._highest = lanes[EVENTS_ACCEPTED].watermark.highest
 
     def start(self) -> None:
+        named = {EVENTS_ACCEPTED: self._accepted_lane, DELIVERIES_REQUESTS: self._request_lane}
         for lane in self.lanes.values():
-            work = self._accepted_lane(lane) if lane.topic == EVENTS_ACCEPTED else self._delay_lane(lane)
-            self._runners.append(self._begin(work))
+            self._runners.append(self._begin(named.get(lane.topic, self._delay_lane)(lane)))
         self._fifo.start()
 
     async def stop(self, timeout_s: float) -> None:
@@ -161,6 +163,38 @@ class PartitionWorker:
             await asyncio.gather(*(self._deliveries.step(Task(event, value, e, 1, (), source, carried(record))) for e in endpoints))
         lane.done(record.offset)
 
+    # -- what was asked for
+
+    async def _request_lane(self, lane: Lane) -> None:
+        while True:
+            await lane.head()
+            await self._context.slots.eased()
+            batch: list[tuple[Record, RequestRecord, Ingested | None]] = []
+            for record in lane.take(_BATCH_MAX):
+                lane.watermark.start(record.offset)
+                self.journal.read_until(lane.topic, record.offset + 1)
+                try:
+                    batch.append((record, *read_request(record)))
+                except CodecError as error:
+                    await self._reject(lane, record, error)
+            rounds = [(requested(one), Source(lane.topic, r.offset), carried(r)) for r, one, _ in batch if isinstance(one, Redelivery)]
+            await self._recoveries.plan(rounds)
+            for record, request, event in batch:
+                self._spawn(self._requested(lane, record, request, event))
+
+    async def _requested(self, lane: Lane, record: Record, request: RequestRecord, event: Ingested | None) -> None:
+        source = Source(lane.topic, record.offset)
+        if isinstance(request, Recovery):
+            await self._recoveries.work_at(request, source, carried(record))
+        elif event is not None:
+            await self._deliveries.step(
+                Task(
+                    event, bytes(request.event), request.endpoint_id, 1, (), source, carried(record),
+                    round=request.round, cause=request.cause,
+                )
+            )  # fmt: skip
+        lane.done(record.offset)
+
     # -- delay topics
 
     async def _delay_lane(self, lane: Lane) -> None:
@@ -193,15 +227,15 @@ class PartitionWorker:
             await self._deliveries.step(
                 Task(
                     event, bytes(task.event), task.endpoint_id, task.attempt, task.history, source, carried(record),
-                    task.hop, task.parked, task.turn, task.not_before_ms,
+                    task.hop, task.parked, task.turn, task.not_before_ms, task.round, task.cause,
                 )
             )  # fmt: skip
         lane.done(record.offset)
 
     async def _hop(self, task: RetryTask, event: Ingested, source: Source, headers: Headers) -> None:
         """On to the next delay topic, unless this leg was taken before."""
-        leg = Leg(task.event_id, task.endpoint_id, task.attempt, task.hop + 1)
-        if self.journal.has_leg(leg) or self.journal.attempted(*leg[:3]) is not None:
+        leg = Leg(task.event_id, task.endpoint_id, task.attempt, task.hop + 1, task.round)
+        if self.journal.has_leg(leg) or self.journal.attempted(leg.attempt_key) is not None:
             return
         await self._outbox.leg(_next_leg(task), event, source, headers)
 

@@ -128,6 +128,8 @@ def retry_task(attempted: Attempted, retry: Retry, history: Sequence[PastAttempt
         endpoint_id=attempted.endpoint_id,
         attempt=retry.attempt,
         not_before_ms=retry.not_before_ms,
+        round=attempted.round,
+        cause=attempted.cause,
         history=[*history, past(attempted)],
         event=msgspec.Raw(event),
     )
@@ -143,6 +145,8 @@ def dead_letter(attempted: Attempted, dead: Dead, history: Sequence[PastAttempt]
         endpoint_id=attempted.endpoint_id,
         reason=dead.reason,
         dead_at_ms=attempted.started_at_ms + attempted.duration_ms,
+        round=attempted.round,
+        cause=attempted.cause,
         history=[*history, past(attempted)],
         event=msgspec.Raw(event),
     )

@@ -9,15 +9,15 @@ from typing import Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from delivery.fifo_places import Found
-from delivery.journal import Checkpoint, Journal, Leg, places, read_checkpoint
+from delivery.journal import Checkpoint, Journal, Leg, Page, places, read_checkpoint
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
 from runtime.settings import KafkaSettings
 from runtime.telemetry import log
 from schemas import codec
 from schemas.codec import CodecError
-from schemas.deliveries import Planned
+from schemas.deliveries import Planned, Recovery, Requested
 from schemas.ids import EndpointId
-from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, DELIVERIES_FIFO, EVENTS_ACCEPTED
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, DELIVERIES_FIFO, DELIVERIES_REQUESTS, EVENTS_ACCEPTED
 
 _REQUEST_TIMEOUT_S: Final = 30.0
 #: No progress for this long means the log cannot be read: the caller's process ends and is started again.
@@ -55,8 +55,7 @@ class TailReader:
 
     def __init__(self, kafka: KafkaSettings, retry_topics: Sequence[str], memory_ms: int) -> None:
         self._kafka = kafka
-        self._retry_topics = frozenset(retry_topics)
-        self._topics = [DELIVERIES_ATTEMPTS, *retry_topics, DELIVERIES_DEAD, DELIVERIES_FIFO]
+        self._topics = [DELIVERIES_ATTEMPTS, *retry_topics, DELIVERIES_DEAD, DELIVERIES_REQUESTS, DELIVERIES_FIFO]
         self._memory_ms = memory_ms
 
     def read(self, partitions: Sequence[int], committed: Sequence[TopicPartition], now_ms: int) -> Tails:
@@ -120,7 +119,7 @@ class TailReader:
                 if place not in left or offset >= left[place]:
                     left.pop(place, None)
                     continue
-                self._learn(tails[place[1]], place[0], offset, message, now_ms)
+                self._read_one(tails[place[1]], place[0], offset, message, now_ms)
                 count += 1
                 if offset + 1 >= left[place]:
                     del left[place]
@@ -130,26 +129,38 @@ class TailReader:
                 raise TimeoutError(f"the tails of {sorted(left)} could not be read")
         return count
 
-    def _learn(self, tail: Tail, topic: str, offset: int, message: Message, now_ms: int) -> None:
+    def _read_one(self, tail: Tail, topic: str, offset: int, message: Message, now_ms: int) -> None:
         """What cannot be read is no fact of ours: whoever wrote it, the project processor parks it."""
-        journal = tail.journal
         try:
+            value = message.value()
             if topic == DELIVERIES_FIFO:
-                value = message.value()
                 endpoint_id = EndpointId((message.key() or b"").decode())
                 tail.fifo.add_position(endpoint_id, None if value is None else codec.fifo_position.decode(value))
-            elif topic == DELIVERIES_ATTEMPTS:
-                entry = codec.journal.decode(message.value())
-                if isinstance(entry, Planned):
-                    journal.add_plan(topic, offset, entry, now_ms)
-                    tail.fifo.add_plan(offset, entry)
-                else:
-                    journal.add_attempt(topic, offset, entry, now_ms)
-            elif topic in self._retry_topics:
-                task = codec.retry_task.decode(message.value())
-                journal.add_leg(topic, offset, Leg(task.event_id, task.endpoint_id, task.attempt, task.hop), now_ms)
             else:
-                letter = codec.dead_letter.decode(message.value())
-                journal.add_dead(topic, offset, letter.event_id, letter.endpoint_id, now_ms)
+                learn(tail.journal, topic, offset, value, now_ms, tail.fifo)
         except CodecError as error:
             log.warning("tail.unreadable", topic=topic, offset=offset, reason=error.reason)
+
+
+def learn(journal: Journal, topic: str, offset: int, value: bytes | None, now_ms: int, fifo: Found | None = None) -> None:
+    """A record that some owner wrote, as facts; plans for `fifo`, too. Raises `schemas.codec.CodecError`."""
+    if topic == DELIVERIES_ATTEMPTS:
+        entry = codec.journal.decode(value)
+        if isinstance(entry, Planned):
+            journal.add_plan(topic, offset, entry, now_ms)
+            if fifo is not None:
+                fifo.add_plan(offset, entry)
+        elif isinstance(entry, Requested):
+            journal.add_asked(topic, offset, entry, now_ms)
+        else:
+            journal.add_attempt(topic, offset, entry, now_ms)
+    elif topic == DELIVERIES_DEAD:
+        letter = codec.dead_letter.decode(value)
+        journal.add_dead(topic, offset, (letter.event_id, letter.endpoint_id, letter.round), now_ms)
+    elif topic == DELIVERIES_REQUESTS:
+        request = codec.request.decode(value)
+        if isinstance(request, Recovery):
+            journal.add_page(topic, offset, Page(request.round, request.page), now_ms)
+    else:
+        task = codec.retry_task.decode(value)
+        journal.add_leg(topic, offset, Leg(task.event_id, task.endpoint_id, task.attempt, task.hop, task.round), now_ms)

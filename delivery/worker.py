@@ -19,6 +19,7 @@ from delivery.context import Context
 from delivery.endpoints import Endpoints
 from delivery.journal import FACTS_ALARM, Checkpoint, Source, encode_checkpoint
 from delivery.lanes import Lane
+from delivery.missed import Missed
 from delivery.partition import PartitionWorker
 from delivery.tails import TailReader, Tails
 from delivery.watermark import Watermark
@@ -30,7 +31,7 @@ from runtime.postgres import Pool
 from runtime.settings import Settings
 from runtime.telemetry import log
 from schemas.records import Record
-from schemas.topics import EVENTS_ACCEPTED, retry_topic
+from schemas.topics import DELIVERIES_REQUESTS, EVENTS_ACCEPTED, retry_topic
 
 #: Everything is committed again this often: a broker forgets offsets of topics that no group subscribes to (KIP-211), days after the last
 #: commit, and the group subscribes to one topic only.
@@ -46,7 +47,9 @@ class DeliveryWorker:
         self._guard = guard
         self._name = f"delivery-{settings.delivery.slot}"
         self._delays = {retry_topic(delay): delay for delay in settings.delivery.delays_s}
+        self._sources = [EVENTS_ACCEPTED, DELIVERIES_REQUESTS, *self._delays]
         self._endpoints = Endpoints(pool, keyring, clock, self._name, settings.delivery.schedule_s)
+        self._missed = Missed(pool)
         self._bus = Bus(settings.kafka, client_id=self._name, linger_ms=1, gapless=True)
         self._owned: dict[int, PartitionWorker] = {}
         self._tails = TailReader(settings.kafka, list(self._delays), int(settings.delivery.journal_memory_s * 1000))
@@ -54,8 +57,10 @@ class DeliveryWorker:
     async def run(self, stop: asyncio.Event) -> None:
         await self._bus.start()
         async with attempt.Sender(self._settings) as sender:
-            self._context = Context(self._settings, self._clock, self._bus, self._endpoints, sender, self._guard, self._delays, self._name)
-            self._consumer = ConsumerThread(self._settings, [EVENTS_ACCEPTED, *self._delays], self, self._guard)
+            self._context = Context(
+                self._settings, self._clock, self._bus, self._endpoints, sender, self._guard, self._delays, self._name, self._missed
+            )  # fmt: skip
+            self._consumer = ConsumerThread(self._settings, self._sources, self, self._guard)
             self._consumer.start()
             log.info("delivery.started", worker=self._name)
             beating = beside(self._guard.keep_beating(), "the guard against standing still")
@@ -84,7 +89,7 @@ class DeliveryWorker:
             )
         for partition, tail in tails.items():
             lanes = {tp.topic: self._lane(tp, tail.checkpoint) for tp in committed if tp.partition == partition}
-            if lanes.keys() != {EVENTS_ACCEPTED, *self._delays}:
+            if lanes.keys() != set(self._sources):
                 die(f"partition {partition} was assigned without some of its topics: every worker must run with the same delays")
             self._owned[partition] = PartitionWorker(self._context, partition, lanes, tail.journal, tail.ends, tail.fifo)
             self._owned[partition].start()

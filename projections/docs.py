@@ -6,6 +6,7 @@ import hashlib
 from typing import Any, Final
 
 from access.openapi import INTEGER, TEXT, TIME, Responses, Schema, answered, many, nullable, record, sent
+from projections.endpoint_docs import CAUSE, ROUND
 from schemas import ids
 
 ACK_IDS_MAX: Final = 100
@@ -99,6 +100,8 @@ _ATTEMPT: Final[Schema] = record(
     next={"type": ["string", "null"], "description": "What follows a failure: `retry` or `dead`."},
     next_at=nullable(TIME),
     dead_reason=nullable(TEXT),
+    round=ROUND,
+    cause=CAUSE,
 )
 _DELIVERY: Final[Schema] = record("Delivery", endpoint_id={"type": "string", "pattern": ids.ENDPOINT_ID_PATTERN}, attempts=many(_ATTEMPT))
 _STATE: Final[Schema] = record(
@@ -128,7 +131,7 @@ _STATE: Final[Schema] = record(
 _INGESTED: Final[dict[str, Any]] = {"partition": 2, "offset": 41, "appended_at": "2026-11-24T02:31:23.158Z"}
 _ATTEMPT_SHOWN: Final[dict[str, Any]] = {
     "attempt": 1, "outcome": "delivered", "started_at": "2026-11-24T02:31:23.171Z", "duration_ms": 4, "status": 204, "error": None,
-    "worker": "delivery-0", "next": None, "next_at": None, "dead_reason": None,
+    "worker": "delivery-0", "next": None, "next_at": None, "dead_reason": None, "round": None, "cause": None,
 }  # fmt: skip
 EVENT: Final[Responses] = answered(
     200, "What became of the event.", _STATE,

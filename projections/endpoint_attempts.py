@@ -32,6 +32,8 @@ class EndpointAttempt(NamedTuple):
     next: str | None
     next_at_ms: int | None
     dead_reason: str | None
+    round: str | None
+    cause: str | None
 
     def shown(self) -> dict[str, Any]:
         return {
@@ -46,23 +48,30 @@ class EndpointAttempt(NamedTuple):
             "next": self.next,
             "next_at": iso(self.next_at_ms),
             "dead_reason": self.dead_reason,
+            "round": self.round,
+            "cause": self.cause,
         }
 
 
 async def page(
-    connection: Connection, owner: Owner, endpoint: str, outcome: Outcome | None, *, before: int, limit: int
+    connection: Connection, owner: Owner, endpoint: str, outcome: Outcome | None, *, round_id: str | None, before: int, limit: int
 ) -> dict[str, Any] | None:
-    """A page as the answer's document; None if the endpoint is not and was not the owner's. `next` is the next page's `before`."""
+    """A page as the answer's document; None if the endpoint is not and was not the owner's. `next` is the next page's `before`.
+
+    `round_id`: only attempts of this round, one that was asked for.
+    """
     if not await endpoints.is_or_was_of(connection, EndpointOwner(owner.organization, owner.mode), endpoint):
         return None
     values = {
         **owner._asdict(),
         "endpoint_id": endpoint,
         "outcomes": list(get_args(Outcome)) if outcome is None else [outcome],
+        "round": round_id,
         "before": before,
         "limit": limit + 1,
     }
-    cursor = await connection.execute(load("projections", "page_endpoint_attempts"), values)
+    statement = "page_endpoint_attempts" if round_id is None else "page_round_attempts"
+    cursor = await connection.execute(load("projections", statement), values)
     rows = [EndpointAttempt._make(row) for row in await cursor.fetchall()]
     more = rows[limit - 1].journal_offset if len(rows) > limit else None
     return {"attempts": [row.shown() for row in rows[:limit]], "next": more}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 from access.openapi import INTEGER, TIME, Responses, Schema, answered, many, nullable, record
 from schemas import ids
+from schemas.deliveries import Cause
 
+ROUND: Final[Schema] = {
+    "type": ["string", "null"], "pattern": ids.ROUND_ID_PATTERN, "description": "Of the call that asked for it; null: nobody did.",
+}  # fmt: skip
+CAUSE: Final[Schema] = {"type": ["string", "null"], "enum": [*get_args(Cause), None], "description": "What was asked for."}
 _EVENT_ID: Final[Schema] = {"type": "string", "pattern": ids.EVENT_ID_PATTERN}
 _FIRST_ID: Final = "evt_01a20b40-2613-7e81-8b4f-01a3759c2793"
 _LAST_ID: Final = "evt_01a20b40-3a01-7d11-9c00-3a5e0c6fd2a1"
@@ -24,6 +29,8 @@ _ATTEMPT: Final[Schema] = record(
     next={"type": ["string", "null"], "enum": ["retry", "dead", None], "description": "What follows a failure."},
     next_at=nullable(TIME),
     dead_reason={"type": ["string", "null"], "description": "Why no other attempt is made."},
+    round=ROUND,
+    cause=CAUSE,
 )
 ATTEMPTS: Final[Responses] = answered(
     200, "A page, newest first.",
@@ -33,7 +40,7 @@ ATTEMPTS: Final[Responses] = answered(
             {
                 "event_id": _FIRST_ID, "attempt": 1, "outcome": "failed", "started_at": "2026-11-24T02:31:23.171Z", "duration_ms": 41,
                 "status": 503, "error": "status", "response_base64": "dHJ5IGxhdGVy", "next": "retry",
-                "next_at": "2026-11-24T02:31:53.212Z", "dead_reason": None,
+                "next_at": "2026-11-24T02:31:53.212Z", "dead_reason": None, "round": None, "cause": None,
             }
         ],
         "next": 4711,

@@ -18,6 +18,7 @@ from projections.queries import Owner
 from projections.reading import Reading
 from runtime.clock import Clock
 from schemas import problems
+from schemas.ids import ROUND_ID_PATTERN
 
 
 def router(reading: Reading, authenticate: Authenticate, clock: Clock) -> APIRouter:
@@ -35,11 +36,14 @@ def router(reading: Reading, authenticate: Authenticate, clock: Clock) -> APIRou
         request: Request,
         endpoint: EndpointPath,
         outcome: Annotated[Outcome | None, Query(description="Only these.")] = None,
+        of_round: Annotated[
+            str | None, Query(alias="round", pattern=ROUND_ID_PATTERN, description="Only of this round, `rnd_…`, which a call asked for.")
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX, description="Attempts of a page.")] = 50,
         before: Annotated[int, Query(ge=0, le=NEWEST, description="`next` of the page before.")] = NEWEST,
     ) -> Response:
         owner = await reader(request)
-        return answer(request, await reading.attempts(owner, endpoint, outcome, before=before, limit=limit))
+        return answer(request, await reading.attempts(owner, endpoint, outcome, round_id=of_round, before=before, limit=limit))
 
     @routes.get(
         "/endpoints/{endpoint}/held",

@@ -82,6 +82,8 @@ class Attempt(NamedTuple):
     next: str | None
     next_at_ms: int | None
     dead_reason: str | None
+    round: str | None
+    cause: str | None
 
 
 class Held(NamedTuple):

@@ -167,10 +167,12 @@ class Reading:
             offset=report.offset, **{name.replace("-", "_"): (value or b"").decode(errors="replace") for name, value in headers},
         )  # fmt: skip
 
-    async def attempts(self, owner: Owner, endpoint: str, outcome: Outcome | None, *, before: int, limit: int) -> dict[str, Any]:
+    async def attempts(
+        self, owner: Owner, endpoint: str, outcome: Outcome | None, *, round_id: str | None, before: int, limit: int
+    ) -> dict[str, Any]:
         """A page of the attempts at an endpoint as the answer's document. Raises the problems `not-found` and `unavailable`."""
         async with self._connection() as connection:
-            page = await endpoint_attempts.page(connection, owner, endpoint, outcome, before=before, limit=limit)
+            page = await endpoint_attempts.page(connection, owner, endpoint, outcome, round_id=round_id, before=before, limit=limit)
         if page is None:
             raise _unknown_endpoint()
         return page
@@ -231,7 +233,7 @@ def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attemp
                     "attempt": row.attempt, "outcome": row.outcome, "started_at": rfc3339(row.started_at_ms),
                     "duration_ms": row.duration_ms,
                     "status": row.status, "error": row.error, "worker": row.worker, "next": row.next,
-                    "next_at": iso(row.next_at_ms), "dead_reason": row.dead_reason,
+                    "next_at": iso(row.next_at_ms), "dead_reason": row.dead_reason, "round": row.round, "cause": row.cause,
                 }
             )  # fmt: skip
     return {

@@ -10,7 +10,7 @@ from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
 
-from schemas.deliveries import DeadLetter, FifoPosition, JournalRecord, RetryTask
+from schemas.deliveries import DeadLetter, FifoPosition, JournalRecord, RequestRecord, RetryTask
 from schemas.events import SCHEMA_VERSION, Accepted, Ack, Attribute, Duplicate, Ingested
 
 T = TypeVar("T")
@@ -113,6 +113,7 @@ journal: Final[Codec[JournalRecord]] = Codec(*JournalRecord.__args__)
 retry_task: Final[Codec[RetryTask]] = Codec(RetryTask)
 dead_letter: Final[Codec[DeadLetter]] = Codec(DeadLetter)
 fifo_position: Final[Codec[FifoPosition]] = Codec(FifoPosition)
+request: Final[Codec[RequestRecord]] = Codec(*RequestRecord.__args__)
 
 
 def encode(record: msgspec.Struct) -> bytes:

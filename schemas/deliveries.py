@@ -2,6 +2,9 @@
 
 A failed attempt's journal record already says what follows (`next`), so the retry or dead letter it causes is a pure function
 of that record and of its task: after a crash it is scheduled again as it was, not anew.
+
+A *round* is one run of a delivery's schedule. The first is planned when the event comes; others are asked for (`deliveries.requests`), each
+under an id of its own, so that its attempts count from 1 again and what came before stays as it was.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Raw, Struct
 
 from schemas.events import EventIdField, Milliseconds, Mode, Offset, OrganizationIdField, TextField
-from schemas.ids import ENDPOINT_ID_PATTERN, EndpointId
+from schemas.ids import ENDPOINT_ID_PATTERN, ROUND_ID_PATTERN, EndpointId, RoundId
 
 EndpointIdField = Annotated[EndpointId, Meta(pattern=ENDPOINT_ID_PATTERN, max_length=64)]
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000)]
@@ -19,6 +22,13 @@ AttemptNumber = Annotated[int, Meta(ge=1, le=1_000)]
 COUNT_MAX: Final = 1_000_000_000
 #: `gone`: it answered 410. `endpoint_missing`, `endpoint_disabled`: it was deleted, or disabled, when the attempt was due.
 DeadReason = Literal["exhausted", "gone", "endpoint_missing", "endpoint_disabled"]
+#: The round that an event's plan begins.
+FIRST_ROUND: Final = RoundId("")
+RoundField = Annotated[RoundId, Meta(pattern=ROUND_ID_PATTERN, max_length=64)]
+AnyRoundField = Annotated[RoundId, Meta(pattern=f"{ROUND_ID_PATTERN}|^$", max_length=64)]
+#: Why a round was asked for. `test`: an event made for it, one attempt. `retry`: one event to one endpoint. `recover`: what an endpoint
+#: missed. `redrive`: dead letters. `replay`: from the log.
+Cause = Literal["test", "retry", "recover", "redrive", "replay"]
 
 
 class Retry(Struct, frozen=True, tag_field="kind", tag="retry"):
@@ -51,12 +61,24 @@ class Planned(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     fifo: list[EndpointIdField] = []
 
 
+class Requested(Struct, frozen=True, kw_only=True, tag_field="kind", tag="requested"):
+    """The plan of a round that was asked for, fixed before its first attempt."""
+
+    v: int
+    event_id: EventIdField
+    organization: OrganizationIdField
+    mode: Mode
+    endpoint_id: EndpointIdField
+    round: RoundField
+    cause: Cause
+
+
 class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="attempted"):
     """One POST to one endpoint and what follows from it. `status` is None when no answer came; then `error` names the class.
 
     `error`: `timeout`, `connect`, `dns`, `tls`, `reset`, `protocol`, `status` (an answer outside 2xx), `egress`, `local` (perhaps our own
-    outage), `endpoint_missing`, `endpoint_disabled`. `response` is the first bytes of the answer's body, base64. `next` is None
-    after success.
+    outage), `endpoint_missing`, `endpoint_disabled`. `response` is the first bytes of the answer's body, base64. `next` is None after
+    success, and after a test. `cause` is None in the first round.
     """
 
     v: int
@@ -73,9 +95,11 @@ class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field
     error: TextField | None = None
     response: TextField | None = None
     next: Retry | Dead | None = None
+    round: AnyRoundField = FIRST_ROUND
+    cause: Cause | None = None
 
 
-JournalRecord = Planned | Attempted
+JournalRecord = Planned | Attempted | Requested
 
 
 class PastAttempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,6 +131,8 @@ class RetryTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     hop: Annotated[int, Meta(ge=0, le=COUNT_MAX)] = 0
     parked: Annotated[int, Meta(ge=0, le=COUNT_MAX)] = 0
     turn: TextField | None = None
+    round: AnyRoundField = FIRST_ROUND
+    cause: Cause | None = None
     history: list[PastAttempt]
     event: Raw
 
@@ -132,8 +158,8 @@ class FifoPosition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     blocked: bool = False
 
 
-class DeadLetter(Struct, frozen=True, kw_only=True):
-    """A delivery given up, with everything needed to redrive it."""
+class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A delivery given up, with everything needed to redrive it. `history` is of this round."""
 
     v: int
     organization: OrganizationIdField
@@ -142,5 +168,44 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     endpoint_id: EndpointIdField
     reason: DeadReason
     dead_at_ms: Milliseconds
+    round: AnyRoundField = FIRST_ROUND
+    cause: Cause | None = None
     history: list[PastAttempt]
     event: Raw
+
+
+class Redelivery(Struct, frozen=True, kw_only=True, tag_field="kind", tag="redelivery"):
+    """Asked for: a round of one delivery. `event` is an ingested value, verbatim; for a test one that is in no other topic."""
+
+    v: int
+    round: RoundField
+    cause: Cause
+    organization: OrganizationIdField
+    mode: Mode
+    event_id: EventIdField
+    endpoint_id: EndpointIdField
+    event: Raw
+
+
+class Recovery(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="recovery"):
+    """Asked for: a round of every delivery to an endpoint that never succeeded and is not under way, of events received from `since_ms`
+    until before `until_ms`: those that ended as dead letters and, with `held`, those it missed while it was disabled.
+
+    It is worked off for some seconds, then the rest is asked for in a record of its own. `page` counts these; all up to `after` are done.
+    """
+
+    v: int
+    round: RoundField
+    cause: Cause
+    organization: OrganizationIdField
+    mode: Mode
+    endpoint_id: EndpointIdField
+    since_ms: Milliseconds
+    until_ms: Milliseconds
+    held: bool = True
+    event_id: EventIdField | None = None
+    page: Annotated[int, Meta(ge=0, le=COUNT_MAX)] = 0
+    after: EventIdField | None = None
+
+
+RequestRecord = Redelivery | Recovery

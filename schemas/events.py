@@ -22,6 +22,8 @@ EVENT_TYPE_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 EVENT_TYPE_CHARS_MAX: Final = 256
 #: What happens to an organization's endpoints is told to it as events of these types (`delivery.operational`). No producer may send them.
 RESERVED_TYPES: Final = "triggers."
+#: Of a test at an endpoint, unless another is asked for. It is in no inbox.
+TEST_TYPE: Final = RESERVED_TYPES + "test"
 SUBJECT_CHARS_MAX: Final = 256
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 

@@ -16,6 +16,7 @@ EndpointId = NewType("EndpointId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 OperatorId = NewType("OperatorId", str)
 RequestId = NewType("RequestId", str)
+RoundId = NewType("RoundId", str)
 
 EVENT_PREFIX: Final = "evt_"
 ORGANIZATION_PREFIX: Final = "org_"
@@ -23,6 +24,7 @@ ENDPOINT_PREFIX: Final = "ep_"
 API_KEY_PREFIX: Final = "key_"
 OPERATOR_PREFIX: Final = "opr_"
 REQUEST_PREFIX: Final = "req_"
+ROUND_PREFIX: Final = "rnd_"
 
 #: Bytes of randomness one id takes.
 RANDOM_BYTES: Final = 10
@@ -32,6 +34,7 @@ EVENT_ID_PATTERN: Final = f"^{EVENT_PREFIX}{_UUID7}$"
 ORGANIZATION_ID_PATTERN: Final = f"^{ORGANIZATION_PREFIX}{_UUID7}$"
 ENDPOINT_ID_PATTERN: Final = f"^{ENDPOINT_PREFIX}{_UUID7}$"
 API_KEY_ID_PATTERN: Final = f"^{API_KEY_PREFIX}{_UUID7}$"
+ROUND_ID_PATTERN: Final = f"^{ROUND_PREFIX}{_UUID7}$"
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
 
 
@@ -71,6 +74,10 @@ def operator_id(unix_ms: int, random: bytes) -> OperatorId:
 
 def request_id(unix_ms: int, random: bytes) -> RequestId:
     return RequestId(REQUEST_PREFIX + str(uuid7(unix_ms, random)))
+
+
+def round_id(unix_ms: int, random: bytes) -> RoundId:
+    return RoundId(ROUND_PREFIX + str(uuid7(unix_ms, random)))
 
 
 def parse_event_id(text: str) -> EventId | None:

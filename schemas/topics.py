@@ -21,6 +21,7 @@ INBOX_ACKS: Final = "inbox.acks"
 DELIVERIES_ATTEMPTS: Final = "deliveries.attempts"
 DELIVERIES_DEAD: Final = "deliveries.dead"
 DELIVERIES_FIFO: Final = "deliveries.fifo"
+DELIVERIES_REQUESTS: Final = "deliveries.requests"
 LIFECYCLE: Final = "lifecycle"
 _RETRY: Final = "deliveries.retry."
 
@@ -107,6 +108,13 @@ _FIXED: Final[tuple[Topic, ...]] = (
         # Read whole by each new owner, so it is kept short. A worker that was stopped may write an older position late: the highest wins,
         # and is written again before compaction may take it away (`delivery.fifo`).
         extra={"min.compaction.lag.ms": str(_DAY_MS // 24), "segment.ms": str(_DAY_MS // 24), "segment.bytes": "16777216"},
+    ),
+    Topic(
+        DELIVERIES_REQUESTS,
+        "schemas.deliveries.RequestRecord",
+        retention_ms=14 * _DAY_MS,
+        groups=(DELIVERY_GROUP,),
+        seed_groups=(DELIVERY_GROUP,),
     ),
     Topic(LIFECYCLE, "reserved"),
     Topic(

@@ -30,8 +30,10 @@ from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservations
 from ingest.routes import PostBatch, PostEvents
 from projections import endpoint_routes as attempt_routes
+from projections import redelivery_routes
 from projections.pending import PendingLook
 from projections.reading import Reading
+from projections.redeliveries import Redeliveries
 from projections.routes import router
 from runtime.clock import SYSTEM
 from runtime.kafka import Bus
@@ -77,6 +79,7 @@ def make_api(settings: Settings) -> Application:
         partitions=settings.kafka.partitions,
     )
 
+    redeliveries = Redeliveries(connections, lambda: appender.bus, clock)
     control = thread_pool(
         settings.postgres, search_path=CONTROL_SCHEMA, application="control", size_max=settings.access.control_connections_max
     )
@@ -131,8 +134,9 @@ def make_api(settings: Settings) -> Application:
         [
             router(reading, authenticator.request, clock),
             event_type_routes.router(control, authenticator.request, partial(tell_caches, settings.redis), clock),
-            endpoint_routes.router(control, authenticator.request, keyring, Rules.of(settings), clock),
+            endpoint_routes.router(control, authenticator.request, keyring, Rules.of(settings), clock, redeliveries.missed_by),
             attempt_routes.router(reading, authenticator.request, clock),
+            redelivery_routes.router(redeliveries, control, authenticator.request, clock),
             operator_router(desk, clock),
         ],
         version=version("triggers-on-kafka"),

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import typer
 
-from triggers.commands import admin, audit, endpoints, event_types, keyring, keys, lost_offsets, operators, organizations, rebuild, run
+from triggers.commands import (
+    admin,
+    audit,
+    endpoints,
+    event_types,
+    keyring,
+    keys,
+    lost_offsets,
+    operators,
+    organizations,
+    rebuild,
+    redeliveries,
+    run,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.")
 admin.register(app)
 run.register(app)
 rebuild.register(app)
 lost_offsets.register(app)
+redeliveries.register(endpoints.endpoint)
 app.add_typer(organizations.org, name="org")
 app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
 app.add_typer(endpoints.endpoint, name="endpoint")
+app.add_typer(redeliveries.dead, name="dead")
 app.add_typer(keyring.keyring, name="keyring")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(event_types.event_type, name="event-type")

@@ -29,15 +29,15 @@ LEFT JOIN LATERAL (
     SELECT acked_at_ms FROM acks WHERE organization = i.organization AND mode = i.mode AND event_id = i.event_id OFFSET 0
 ) a ON true
 CROSS JOIN LATERAL (
-    SELECT count(*) AS planned, count(*) FILTER (WHERE t.delivered) AS delivered,
+    SELECT count(*) FILTER (WHERE NOT p.held OR t.delivered IS NOT NULL) AS planned, count(*) FILTER (WHERE t.delivered) AS delivered,
            count(*) FILTER (WHERE NOT t.delivered AND t.dead) AS dead, count(*) FILTER (WHERE NOT t.delivered AND NOT t.dead) AS retrying
     FROM plans p
     LEFT JOIN LATERAL (
-        SELECT bool_or(x.outcome = 'delivered') AS delivered, bool_or(coalesce(x.next_kind = 'dead', false)) AS dead
+        SELECT bool_or(x.outcome = 'delivered') AS delivered, (array_agg(x.next_kind ORDER BY x.journal_offset DESC))[1] IS NOT DISTINCT FROM 'dead' AS dead
         FROM attempts x
         WHERE x.organization = p.organization AND x.mode = p.mode AND x.event_id = p.event_id AND x.endpoint_id = p.endpoint_id
     ) t ON true
-    WHERE p.organization = i.organization AND p.mode = i.mode AND p.event_id = i.event_id AND NOT p.held
+    WHERE p.organization = i.organization AND p.mode = i.mode AND p.event_id = i.event_id
 ) d
 WHERE i.place <= %(limit)s AND i.bytes_before < %(bytes_max)s
 ORDER BY i.generation, i.position

@@ -26,15 +26,16 @@ from projections.offsets import Fenced, load_offsets, lock_partition
 from runtime.postgres import connection_arguments
 from runtime.settings import Settings
 from schemas import codec, ids, keys
-from schemas.deliveries import Attempted, Dead, Planned, Retry
+from schemas.deliveries import FIRST_ROUND, Attempted, Dead, Planned, Requested, Retry
 from schemas.events import Ack, Duplicate, Ingested, Origin
 from schemas.records import Record
 from schemas.topics import DELIVERIES_ATTEMPTS, EVENTS_ACCEPTED, EVENTS_DUPLICATES, INBOX_ACKS
 
 ORGANIZATION = ids.organization_id(1, bytes(10))
 KEY = keys.record_key(ORGANIZATION)
+ROUND = ids.round_id(1, bytes(10))
 ENDPOINT, DISABLED = (ids.endpoint_id(n, bytes(10)) for n in (1, 2))
-TABLES = ("projection_offsets", "inbox", "acks", "unacked", "plans", "attempts", "duplicates")
+TABLES = ("projection_offsets", "inbox", "acks", "unacked", "plans", "rounds", "attempts", "duplicates")
 FOLDS = {fold.topic: fold for fold in folds.FOLDS}
 
 
@@ -58,7 +59,7 @@ def plan(n: int, endpoints: list[ids.EndpointId], held: list[ids.EndpointId]) ->
     )  # fmt: skip
 
 
-def failed(n: int, number: int, duration_ms: int) -> Attempted:
+def failed(n: int, number: int, duration_ms: int, round_id: ids.RoundId = FIRST_ROUND) -> Attempted:
     return Attempted(
         v=1,
         event_id=event_id(n),
@@ -73,7 +74,17 @@ def failed(n: int, number: int, duration_ms: int) -> Attempted:
         status=500,
         error="status",
         next=Retry(attempt=2, not_before_ms=5) if number == 1 else Dead(reason="exhausted"),
+        round=round_id,
+        cause="retry" if round_id else None,
     )
+
+
+def asked(n: int) -> bytes:
+    return codec.encode(
+        Requested(
+            v=1, event_id=event_id(n), organization=ORGANIZATION, mode="live", endpoint_id=ENDPOINT, round=ROUND, cause="retry"
+        )
+    )  # fmt: skip
 
 
 def log() -> dict[str, list[Record]]:
@@ -106,6 +117,8 @@ def log() -> dict[str, list[Record]]:
         # The second copy was written late by another owner, which saw the endpoints as they were then.
         values[DELIVERIES_ATTEMPTS] += [planned, plan(n, [DISABLED], [ENDPOINT])]
         values[DELIVERIES_ATTEMPTS] += [codec.encode(failed(n, number, duration_ms)) for duration_ms, number in enumerate((1, 2, 2))]
+    # The same attempts once more in a round that was asked for: rows of their own, each once.
+    values[DELIVERIES_ATTEMPTS] += [asked(0), asked(0), *(codec.encode(failed(0, number, 7, ROUND)) for number in (1, 2, 2))]
     values[DELIVERIES_ATTEMPTS] += [plan(2, [], [DISABLED]), plan(2, [ENDPOINT, DISABLED], [])]
     records = {topic: [Record(i, 1_000 + i, KEY, v, ()) for i, v in enumerate(listed)] for topic, listed in values.items()}
     records[EVENTS_ACCEPTED] += [
@@ -209,6 +222,9 @@ def test_any_way_of_folding_gives_the_tables_of_one_pass(way: Sequence[tuple[str
     assert len(expected["inbox"]) == 7
     assert len(expected["unacked"]) == 4
     of_plans = {held: sorted(row[2:4] for row in expected["plans"] if row[-1] is held) for held in (False, True)}
+    attempts = sorted((row[2], row[-2], row[4]) for row in expected["attempts"])
+    assert attempts == sorted((event_id(n), one, attempt) for n, one in ((0, ""), (0, ROUND), (1, "")) for attempt in (1, 2))
+    assert [row[2:6] for row in expected["rounds"]] == [(event_id(0), ENDPOINT, ROUND, "retry")]
     assert of_plans[False] == [(event_id(n), ENDPOINT) for n in (0, 1)]
     assert of_plans[True] == [(event_id(n), DISABLED) for n in (0, 1, 2)]
 

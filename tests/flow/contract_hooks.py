@@ -69,6 +69,9 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         for name in ("name", "description"):
             if isinstance(case.body.get(name), str):  # \p{M} and the like are made a little too wide
                 case.body[name] = "".join(filter(str.isprintable, case.body[name])) or "a"
+    if operation == "recover_endpoint" and isinstance(case.body, dict) and "since" in case.body:
+        case.body["since"] = "2026-01-01T00:00:00Z"  # two times that are made up are in the wrong order half of the time
+        case.body.pop("until", None)
     if operation == "create_key" and isinstance(case.body, dict) and case.body.get("expires_at"):
         case.body["expires_at"] = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 

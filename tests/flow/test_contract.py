@@ -230,7 +230,21 @@ def test_endpoints(ask: Caller, system: System, tenant: Tenant, receiver: Receiv
     until(lambda: mine(200, "GET", f"{path}/held").json()["held"] == 2, 60, "what was missed being counted", 0.2)
     held = {"held": 2, "first_event_id": missed[0], "last_event_id": missed[1]}
     assert mine(200, "GET", f"{path}/held").json() == held
-    mine(200, "POST", f"{path}/enable")
+    mine(409, "POST", f"{path}/recover", "not-possible", json={"since": "2026-01-01T00:00:00Z"})
+    mine(409, "POST", f"{path}/retry", "not-possible", json={"event_id": missed[0]})
+    mine(202, "POST", f"{path}/test")
+    assert mine(200, "POST", f"{path}/enable").json()["missed"]["deliveries"] == 2
+    tested = mine(202, "POST", f"{path}/test", json={"type": "contract.test", "payload": {"n": 1}}).headers["location"]
+    until(lambda: mine(200, "GET", tested).json()["attempts"], 30, "the test", 0.2)
+    mine(202, "POST", f"{path}/retry", json={"event_id": missed[0]})
+    mine(202, "POST", f"{path}/recover", json={"since": "2026-01-01T00:00:00Z"})
+    mine(404, "POST", f"{path}/retry", "not-found", json={"event_id": "evt_01a20b40-2613-7e81-8b4f-01a3759c2793"})
+    mine(422, "POST", f"{path}/recover", "invalid-request", json={"since": "yesterday"})
+    mine(422, "POST", f"{path}/test", "invalid-request", json={"type": "triggers.endpoint.failing"})
+    for what, asked in (("test", {}), ("retry", {"event_id": missed[0]}), ("recover", {"since": "2026-01-01T00:00:00Z"})):
+        mine(400, "POST", f"{path}/{what}", "malformed-json", content="{", headers=JSON)
+        mine(415, "POST", f"{path}/{what}", "unsupported-media-type", content="{}")
+        ask(404, "POST", f"{path}/{what}", "not-found", json=asked)
     for method, rest in (("GET", ""), ("GET", "/held"), ("GET", "/attempts"), ("PATCH", ""), ("POST", "/enable"), ("DELETE", "")):
         ask(404, method, path + rest, "not-found", **({"json": {}} if method == "PATCH" else {}))
     mine(422, "PATCH", path, "invalid-request", json={"url": "ftp://x.example"})

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from confluent_kafka import Producer
@@ -13,9 +14,9 @@ from msgspec import Raw
 
 from runtime.settings import Settings
 from schemas import codec, ids, keys
-from schemas.deliveries import Attempted, Dead, Planned, Retry
+from schemas.deliveries import Attempted, Dead, Planned, Requested, Retry
 from schemas.events import MODES, Ack, Duplicate, Ingested, Origin
-from schemas.ids import EventId, OrganizationId
+from schemas.ids import EndpointId, EventId, OrganizationId
 from schemas.topics import DELIVERIES_ATTEMPTS, EVENTS_ACCEPTED, EVENTS_DUPLICATES, INBOX_ACKS
 
 ENDPOINTS = [ids.endpoint_id(number, bytes(10)) for number in (1, 2)]
@@ -118,6 +119,18 @@ class Corpus:
                 )  # fmt: skip
                 for _ in range(chosen.choices((1, 2), (98, 2))[0]):
                     self._send(DELIVERIES_ATTEMPTS, event.organization, codec.encode(made))
+        if chosen.random() < 0.05:
+            self._deliver_again(event, chosen.choice(ENDPOINTS))
+
+    def _deliver_again(self, event: Ingested, endpoint: EndpointId) -> None:
+        """A round that was asked for, also of an endpoint that was not planned; its records twice, as after a lost answer."""
+        common: dict[str, Any] = {
+            "v": 1, "event_id": event.id, "organization": event.organization, "mode": event.mode, "endpoint_id": endpoint,
+            "round": ids.round_id(1_700_000_000_000 + self.count, bytes(10)), "cause": self._random.choice(("retry", "recover", "replay")),
+        }  # fmt: skip
+        made = Attempted(attempt=1, outcome="delivered", started_at_ms=self.count, duration_ms=3, worker="w", status=200, **common)
+        for record in (Requested(**common), Requested(**common), made, made):
+            self._send(DELIVERIES_ATTEMPTS, event.organization, codec.encode(record))
 
     def _partition(self, organization: OrganizationId) -> int:
         return keys.partition_of(keys.record_key(organization), self._partitions)

@@ -16,9 +16,9 @@ from tests.contract.rebuild.rig import execute, fetch, fold_live, rebuild, sums
 
 TOPICS = {
     "inbox": EVENTS_ACCEPTED, "unacked": EVENTS_ACCEPTED, "acks": INBOX_ACKS, "plans": DELIVERIES_ATTEMPTS, "attempts": DELIVERIES_ATTEMPTS,
-    "duplicates": EVENTS_INGESTED,
+    "rounds": DELIVERIES_ATTEMPTS, "duplicates": EVENTS_INGESTED,
 }  # fmt: skip
-POSITIONS = {"plans": "journal_offset", "attempts": "journal_offset", "duplicates": "ingested_offset"}
+POSITIONS = {"plans": "journal_offset", "rounds": "journal_offset", "attempts": "journal_offset", "duplicates": "ingested_offset"}
 
 
 def row_of(settings: Settings, table: str, number: int = 7) -> tuple[str, str, str, int]:

@@ -58,7 +58,7 @@ class Known:
     async def of(self, owners: Any) -> dict[tuple[str, str], list[Endpoint]]:
         return {owner: [self._one(e) for e in (PLAIN, ORDERED, BLOCKING)] for owner in owners}
 
-    async def get(self, endpoint_id: EndpointId) -> Endpoint:
+    async def get(self, endpoint_id: EndpointId, **_: bool) -> Endpoint:
         return self._one(endpoint_id)
 
     async def there(self, endpoint_ids: Sequence[EndpointId]) -> dict[EndpointId, Endpoint]:
@@ -160,7 +160,8 @@ async def live(
     patch.setattr(Runner, "_sleep", runner_sleep)
     patch.setattr(Fifo, "_look", look)
     topic_delays = {retry_topic(d): d for d in DELAYS_S}
-    context = Context(made, clock, bus, Known(rate), posts.sender(statuses), StallGuard(1e9), topic_delays, "w")  # type: ignore[arg-type]
+    sender, guard = posts.sender(statuses), StallGuard(1e9)
+    context = Context(made, clock, bus, Known(rate), sender, guard, topic_delays, "w", None)  # type: ignore[arg-type]
     context.pages = MemoryPages(log)  # type: ignore[assignment]
     checkpoint = log.committed[EVENTS_ACCEPTED][1]
     lanes = {

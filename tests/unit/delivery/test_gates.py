@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from delivery.deliver import _teaches
 from delivery.endpoints import Endpoint
 from delivery.gates import Admitted, Gate, Gates, Refused
 from delivery.slots import Budget, Slots
@@ -31,7 +34,7 @@ def endpoint(number: int = 1, rate_per_minute: int | None = None, concurrency: i
     return Endpoint(made, ORGANIZATION, "live", "http://x", None, (), rate_per_minute=rate_per_minute, concurrency=concurrency)
 
 
-def gate(clock: Clock, of: Endpoint | None = None, **settings: float) -> Gate:
+def gate(clock: Clock, of: Endpoint | None = None, **settings: float | list[float]) -> Gate:
     return Gates(DeliverySettings.model_validate(settings), clock, "g").of(of or endpoint())
 
 
@@ -255,3 +258,25 @@ async def test_a_turn_that_was_handed_out_is_honoured_whenever_gates_are_looked_
     of_many(many, 2)
     assert isinstance(await of_many(many, 1).enter(again=True, turn=last.turn, turn_ms=last.until_ms), Admitted)
     assert of_many(many, 1) is one
+
+
+async def test_work_that_can_wait_is_told_when_breaker_and_rate_let_an_attempt_through() -> None:
+    clock = Clock()
+    one = gate(clock, endpoint(rate_per_minute=60), breaker_failures=1, breaker_open_s=[30.0])
+    assert one.free_at_ms() <= clock.now
+    while one.free_at_ms() <= clock.now:  # what the rate lets through at once
+        one.leave(await admitted(one), None)
+    assert 0 < one.free_at_ms() - clock.now <= 1_000
+    clock.now = one.free_at_ms()
+    assert one.leave(await admitted(one), False).opened
+    assert one.free_at_ms() == clock.now + 30_000
+
+
+def test_a_replays_failure_opens_no_breaker_and_is_heard_as_a_probe() -> None:
+    def made(cause: str | None, outcome: str) -> Any:
+        return SimpleNamespace(cause=cause, outcome=outcome)
+
+    attempt, probe = Admitted(1, "attempt"), Admitted(2, "probe")
+    assert [_teaches(made("replay", "failed"), one) for one in (attempt, probe)] == [None, False]
+    assert [_teaches(made("replay", "delivered"), one) for one in (attempt, probe)] == [True, True]
+    assert [_teaches(made(cause, "failed"), attempt) for cause in (None, "retry", "recover", "redrive")] == [False] * 4

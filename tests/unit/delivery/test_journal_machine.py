@@ -25,25 +25,26 @@ from delivery.context import Context
 from delivery.delays import choose, due_ms
 from delivery.endpoints import Endpoint
 from delivery.fifo_places import Found
-from delivery.journal import Journal, Leg, encode_checkpoint, places, read_checkpoint
+from delivery.journal import Journal, encode_checkpoint, places, read_checkpoint
 from delivery.lanes import Lane
 from delivery.partition import PartitionWorker
+from delivery.tails import learn
 from delivery.watermark import Watermark
 from runtime.kafka import Report
 from runtime.lifecycle import StallGuard
 from runtime.settings import DeliverySettings, Settings
 from schemas import codec, ids, keys
-from schemas.deliveries import Attempted, Planned, Retry
+from schemas.deliveries import Attempted, Retry
 from schemas.events import Ingested
 from schemas.ids import EventId
 from schemas.records import Record
-from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_ACCEPTED, EVENTS_INGESTED, retry_topic
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, DELIVERIES_REQUESTS, EVENTS_ACCEPTED, EVENTS_INGESTED, retry_topic
 
 DELAYS_S = (0.5, 2.0)
 SCHEDULE_S = (0.5, 3.0)
 ORGANIZATION = ids.organization_id(1, bytes(10))
 ENDPOINTS = [ids.endpoint_id(n, bytes(10)) for n in (1, 2)]
-SOURCES = [EVENTS_ACCEPTED, *map(retry_topic, DELAYS_S)]
+SOURCES = [EVENTS_ACCEPTED, DELIVERIES_REQUESTS, *map(retry_topic, DELAYS_S)]
 
 
 class Died(BaseException):
@@ -110,7 +111,7 @@ class Known:
     async def of(self, owners: Any) -> dict[tuple[str, str], list[Endpoint]]:
         return {owner: [await self.get(e) for e in ENDPOINTS] for owner in owners}
 
-    async def get(self, endpoint_id: Any) -> Endpoint:
+    async def get(self, endpoint_id: Any, **_: bool) -> Endpoint:
         url = f"http://receiver/{endpoint_id}"
         return Endpoint(
             endpoint_id, ORGANIZATION, "live", url, None, (b"x" * 24,), rate_per_minute=self._rate_per_minute, schedule_s=SCHEDULE_S
@@ -127,22 +128,11 @@ class Known:
 def read_tail(log: Log, checkpoint: str, memory_ms: int = 0) -> Journal:
     """What `delivery.tails` does, from memory."""
     journal = Journal(memory_ms)
-    topics = [DELIVERIES_ATTEMPTS, *map(retry_topic, DELAYS_S), DELIVERIES_DEAD]
+    topics = [DELIVERIES_ATTEMPTS, *map(retry_topic, DELAYS_S), DELIVERIES_DEAD, DELIVERIES_REQUESTS]
     for topic, begin in places(read_checkpoint(checkpoint), dict.fromkeys(topics, 0)).items():
         journal.read_until(topic, len(log.records(topic)))
         for record in log.records(topic)[begin:]:
-            if topic == DELIVERIES_ATTEMPTS:
-                entry = codec.journal.decode(record.value)
-                if isinstance(entry, Planned):
-                    journal.add_plan(topic, record.offset, entry, log.now_ms)
-                else:
-                    journal.add_attempt(topic, record.offset, entry, log.now_ms)
-            elif topic == DELIVERIES_DEAD:
-                letter = codec.dead_letter.decode(record.value)
-                journal.add_dead(topic, record.offset, letter.event_id, letter.endpoint_id, log.now_ms)
-            else:
-                task = codec.retry_task.decode(record.value)
-                journal.add_leg(topic, record.offset, Leg(task.event_id, task.endpoint_id, task.attempt, task.hop), log.now_ms)
+            learn(journal, topic, record.offset, record.value, log.now_ms)
     return journal
 
 
@@ -155,6 +145,7 @@ async def live(
     statuses: Sequence[int | str],
     rate_per_minute: int | None,
     monkeypatch: pytest.MonkeyPatch,
+    missed: Any = None,
 ) -> None:
     """One life of the partition's owner: take over, work until nothing moves or it dies, commit now and then."""
     made = Settings(delivery=DeliverySettings(delays_s=DELAYS_S, journal_memory_s=0.001, breaker_failures=2, breaker_open_s=(0.5, 1.0)))
@@ -178,7 +169,7 @@ async def live(
     guard = StallGuard(1e9)
     context = Context(
         made, clock, bus, Known(rate_per_minute), SimpleNamespace(post=post), guard,  # type: ignore[arg-type]
-        {retry_topic(d): d for d in DELAYS_S}, "w",
+        {retry_topic(d): d for d in DELAYS_S}, "w", missed,
     )  # fmt: skip
     checkpoint = read_checkpoint(log.committed[EVENTS_ACCEPTED][1])
     lanes = {

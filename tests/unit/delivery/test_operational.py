@@ -49,6 +49,16 @@ def test_what_is_told_again_is_the_same_event_and_every_telling_is_another() -> 
     assert other.id != made[0].id
 
 
+def test_the_dead_letter_of_each_round_is_told() -> None:
+    again = msgspec.structs.replace(ATTEMPTED, round=ids.round_id(1, bytes(10)), cause="retry")
+    letters = [dead_letter(one, Dead(reason="exhausted"), (), codec.encode(event("order.paid"))) for one in (ATTEMPTED, again)]
+    first, second = (operational.dead_letter(letter) for letter in letters)
+    assert first is not None
+    assert second is not None
+    assert (first.id, first.dedup_key) != (second.id, second.dedup_key)
+    assert b'"cause":"retry"' in bytes(second.payload)
+
+
 def test_the_dead_letter_of_an_operational_event_is_not_told() -> None:
     assert told("triggers.endpoint.failing")[-1] is None
 

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delivery import policy
@@ -98,6 +98,7 @@ def test_our_outage_is_believed_for_long_but_not_for_ever() -> None:
     memory_s=st.sampled_from([0.001, 600.0, 1e9]),
     lags_ms=st.lists(st.integers(0, 2_000), min_size=1, max_size=20),
 )
+@settings(deadline=None)
 def test_hops_compose_any_wait_never_early_never_late_and_on_no_topic_longer_than_its_delay(
     wait_ms: int, memory_s: float, lags_ms: list[int]
 ) -> None:

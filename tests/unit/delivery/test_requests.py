@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from standardwebhooks import Webhook
 
+from access.custom_headers import check_headers
 from delivery import requests
 from delivery.endpoints import Endpoint, LegacySignature
 from schemas.ids import EndpointId, EventId
@@ -48,3 +50,11 @@ def test_a_scheme_of_a_later_version_costs_the_extra_header_and_not_the_delivery
     made = requests.headers(endpoint(legacy=LegacySignature("X-Later", "ed25519")), EVENT, 1, BODY, [])
     assert "X-Later" not in made
     assert made["webhook-signature"].count("v1,") == 2
+
+
+def test_what_was_asked_for_is_marked_and_a_customer_can_neither_choose_nor_replace_the_mark() -> None:
+    forged = {"x-triggers-delivery": "retry"}
+    assert requests.headers(endpoint(forged), EVENT, 1, BODY, [], "test")[requests.CAUSE_HEADER] == "test"
+    assert requests.CAUSE_HEADER not in requests.headers(endpoint(), EVENT, 1, BODY, [])
+    with pytest.raises(ValueError, match="set by the sender"):
+        check_headers(forged)
