@@ -125,7 +125,8 @@ async def deliver(log: Log, plans: dict[EndpointId, Plan], delays_s: Sequence[fl
     made = Settings(delivery=DeliverySettings.model_validate({"delays_s": delays_s, "jitter": JITTER, "slow_after_s": 1e6, **never_open}))
     sources = [EVENTS_ACCEPTED, *map(retry_topic, delays_s)]
     bus, sender, known, guard = DyingBus(log, 1 << 60, after=True), SimpleNamespace(post=post), Known(plans), StallGuard(1e9)
-    context = Context(made, Clock(log), bus, known, sender, guard, dict(zip(sources[1:], delays_s, strict=True)), "w")  # type: ignore[arg-type]
+    topic_delays = dict(zip(sources[1:], delays_s, strict=True))
+    context = Context(made, Clock(log), bus, known, sender, guard, topic_delays, "w", None)  # type: ignore[arg-type]
     lanes = {
         topic: Lane(topic, 0, Watermark(0), 1_000, bytes_in_flight_max=1 << 30, pause=lambda: None, resume=lambda: None)
         for topic in sources
