@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from access.auth import Principal
 from runtime.clock import Clock
 from runtime.metrics import QUOTA_EVENTS
-from runtime.redis import RedisTick, Script
+from runtime.redis import RedisTick, RedisUnavailable, Script
 from schemas.events import Mode
 from schemas.ids import OrganizationId
 from schemas.problems import RATE_LIMITED, ProblemError
@@ -194,7 +194,7 @@ class _Group:
         self._sent_ms = limiter.local_ms
 
     def send(self, tick: RedisTick, script: Script) -> None:
-        tick.run_late(script, (self._quota.redis_key,), self._late).add_done_callback(self._answered)
+        tick.run_late(script, (self._quota.redis_key,), self._late, self._answered)
 
     def add(self, count: int) -> asyncio.Future[Allowance]:
         future: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
@@ -211,12 +211,12 @@ class _Group:
     def _asked(self) -> int:
         return sum(count for count, _ in self._waiting)
 
-    def _answered(self, answer: asyncio.Future[Any]) -> None:
-        if answer.cancelled() or answer.exception() is not None:
+    def _answered(self, answer: Any) -> None:
+        if isinstance(answer, RedisUnavailable):
             QUOTA_EVENTS.labels("without_redis").inc(self._asked)
             granted, left, reset_ms = self._limiter.alone(self._quota, self._asked)
         else:
-            granted, left, reset_ms = answer.result()
+            granted, left, reset_ms = answer
             self._limiter.answered(self._quota, self._sent_ms, granted, left, reset_ms)
         QUOTA_EVENTS.labels("granted").inc(granted)
         QUOTA_EVENTS.labels("refused").inc(self._asked - granted)

@@ -1,38 +1,40 @@
-"""Redis, one round trip per event-loop tick: what all requests of a tick ask travels in one pipeline.
+"""Redis, one round trip at a time: what requests ask meanwhile travels together in the next one.
 
-Redis is a helper here, never the truth: every call is bounded by a short time-out and a breaker, and a caller that gets
-`RedisUnavailable` goes on without it. Each round trip also reads the key epoch (see `access.auth`), before anything else of the tick.
+So a process that is busy makes few large round trips and an idle one makes each at once. Redis is a helper here, never the truth: every
+call is bounded by a short time-out and a breaker, and a caller that gets `RedisUnavailable` goes on without it. Each round trip also reads
+the key epoch (see `access.auth`), before anything else of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final, cast
 
 import redis.asyncio
 from hiredis import pack_command
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from runtime.clock import Clock
 from runtime.metrics import REDIS_ROUND_TRIPS
+from runtime.redis_wire import Wire
 from runtime.settings import RedisSettings
 from runtime.telemetry import log
 
-#: Round trips under way at once, and commands in one: what comes beyond waits for the next tick, or is refused.
-_IN_FLIGHT_MAX: Final = 8
+#: Commands in one round trip: what comes beyond waits for the next one, or is refused.
 _COMMANDS_MAX: Final = 2_000
 _WAITING_MAX: Final = 20_000
 
 Command = tuple[str | bytes | int, ...]
-#: Arguments that are asked for when the round trip is sent, so that more may join until then; asked twice they are the same.
+#: Arguments that are asked for when the round trip is sent, so that more may join until then.
 Late = Callable[[], Command]
+#: Gets an answer, or `RedisUnavailable`.
+OnAnswer = Callable[[Any], None]
 
 
 class RedisUnavailable(Exception):
@@ -40,15 +42,54 @@ class RedisUnavailable(Exception):
 
 
 class Script:
-    """A Lua script, sent by its SHA-1 and loaded again when Redis does not know it."""
+    """A Lua script, sent by its SHA-1, and whole to a Redis that does not know it."""
 
     def __init__(self, source: bytes) -> None:
         self.source = source
-        self.sha: str | None = None
+        self.sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
+
+
+class _Asked:
+    """One command and who waits for its answer. `late`: the script's arguments are not known before it is sent."""
+
+    __slots__ = ("arguments", "keys", "late", "script", "waiter")
+
+    def __init__(
+        self, script: Script | None, keys: Sequence[str], arguments: Command, late: Late | None, waiter: asyncio.Future[Any] | OnAnswer
+    ) -> None:
+        self.script = script
+        self.keys = keys
+        self.arguments = arguments
+        self.late = late
+        self.waiter = waiter
+
+    def packed(self) -> bytes:
+        if self.script is None:
+            return _packed(self.arguments)
+        if self.late is not None:
+            self.arguments, self.late = self.late(), None
+        return _packed(("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.arguments))
+
+    def whole(self) -> bytes:
+        """The script by its text, for a Redis that was restarted and has forgotten it; it knows it afterwards."""
+        source = b"" if self.script is None else self.script.source
+        return _packed(("EVAL", source, len(self.keys), *self.keys, *self.arguments))
+
+    def answered(self, answer: Any) -> None:
+        waiter = self.waiter
+        if callable(waiter):
+            waiter(RedisUnavailable(str(answer)) if isinstance(answer, Exception) else answer)
+        elif waiter.done():
+            return
+        elif isinstance(answer, Exception):
+            waiter.set_exception(RedisUnavailable(str(answer)))
+            waiter.exception()  # whoever went away need not be told
+        else:
+            waiter.set_result(answer)
 
 
 class RedisTick:
-    """Collects the commands of a tick. `watch` names a key whose value every round trip reads; `on_watched` gets it first of all.
+    """Collects commands. `watch` names a key whose value every round trip reads; `on_watched` gets it first of all.
 
     `on_watched(value)` runs before any future of that round trip is resolved, so what it invalidates is never used by them.
     """
@@ -58,19 +99,22 @@ class RedisTick:
         self._clock = clock
         self._watching = _packed(("GET", watch))
         self._on_watched = on_watched
-        self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
+        self._waiting: list[_Asked] = []
+        #: The round trip under way, its answers as far as they came, and its end.
+        self._trip: list[_Asked] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting: asyncio.Task[None] | None = None
+        self._wire: Wire | None = None
         self._closed_until_s = 0.0
+        self._ok = REDIS_ROUND_TRIPS.labels("ok")
         #: Round trips that failed: whoever trusts what Redis holds looks whether this has changed.
         self.failures = 0
-        self._client = redis.asyncio.Redis.from_url(
+        self._pool: Any = redis.asyncio.ConnectionPool.from_url(
             settings.url.get_secret_value(),
             socket_timeout=None,  # each round trip is bounded as a whole
             socket_connect_timeout=settings.timeout_s,
             retry=Retry(NoBackoff(), 0),
-            max_connections=_IN_FLIGHT_MAX + 2,
-            # With them on, a connection that Redis has closed is handed out as if it were good (redis-py 8.1).
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
 
@@ -79,154 +123,140 @@ class RedisTick:
         return self._clock.monotonic_s() >= self._closed_until_s
 
     def execute(self, *command: str | bytes | int) -> asyncio.Future[Any]:
-        """Queue one command for this tick's round trip. The future fails with `RedisUnavailable`."""
-        return self._queue(command)
+        """Queue one command for the next round trip. The future fails with `RedisUnavailable`."""
+        future = asyncio.get_running_loop().create_future()
+        self._queue(_Asked(None, (), command, None, future))
+        return future
 
     def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> asyncio.Future[Any]:
         """Queue a script."""
-        return self._queue((script, keys, arguments))
-
-    def run_late(self, script: Script, keys: Sequence[str], arguments: Late) -> asyncio.Future[Any]:
-        """Queue a script whose arguments are not all known yet."""
-        return self._queue((script, keys, arguments))
-
-    def touch(self) -> asyncio.Future[Any]:
-        """Nothing but this tick's round trip, for the watched key. Fails with `RedisUnavailable`."""
-        return self._queue(None)
-
-    def _queue(self, work: Any) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if not self.available or len(self._waiting) >= _WAITING_MAX:
-            future.set_exception(RedisUnavailable("Redis is left alone after a failure"))
-            return future
-        self._waiting.append((work, future))
-        self._schedule()
+        future = asyncio.get_running_loop().create_future()
+        self._queue(_Asked(script, keys, arguments, None, future))
         return future
 
-    def _schedule(self) -> None:
-        if not self._scheduled and len(self._tasks) < _IN_FLIGHT_MAX:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+    def run_late(self, script: Script, keys: Sequence[str], arguments: Late, on_answer: OnAnswer) -> None:
+        """Queue a script whose arguments are not all known yet. `on_answer` is called once, never before this returns."""
+        self._queue(_Asked(script, keys, (), arguments, on_answer))
 
-    def _flush(self) -> None:
-        self._scheduled = False
-        batch, self._waiting = self._waiting[:_COMMANDS_MAX], self._waiting[_COMMANDS_MAX:]
-        if not batch:
+    def touch(self) -> asyncio.Future[Any]:
+        """Nothing but a round trip that begins now or later, for the watched key. Fails with `RedisUnavailable`."""
+        return self.execute("PING")
+
+    def _queue(self, asked: _Asked) -> None:
+        if not self.available or len(self._waiting) >= _WAITING_MAX:
+            unavailable = RedisUnavailable("Redis is left alone after a failure")
+            if callable(asked.waiter):
+                asyncio.get_running_loop().call_soon(asked.answered, unavailable)
+            else:
+                asked.answered(unavailable)
             return
-        task = asyncio.get_running_loop().create_task(self._round_trip(batch))
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._ended, batch))
+        self._waiting.append(asked)
+        self._schedule()
 
-    def _ended(self, batch: list[tuple[Any, asyncio.Future[Any]]], task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        _fail(batch, "Redis is being closed")  # `close` may end a round trip anywhere, also before its first step
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._trip:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        if self._trip or not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        self._trip, self._waiting = self._waiting[:_COMMANDS_MAX], self._waiting[_COMMANDS_MAX:]
+        self._timer = loop.call_later(self._settings.timeout_s, self._failed, TimeoutError(f"no answer in {self._settings.timeout_s:g} s"))
+        if self._wire is not None and self._wire.usable:
+            self._send(self._wire)
+        else:
+            self._connecting = loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            self._wire = wire = await Wire.connect(self._pool.make_connection())
+        except Exception as error:  # noqa: BLE001 - whatever the client library does, every caller of the round trip gets an answer
+            self._connecting = None
+            self._failed(error)
+        else:
+            self._connecting = None
+            self._send(wire)
+
+    def _send(self, wire: Wire) -> None:
+        try:
+            commands = [self._watching, *[asked.packed() for asked in self._trip]]
+            wire.ask(b"".join(commands), len(commands), self._answered)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failed(error)
+
+    def _answered(self, answers: Sequence[Any] | Exception) -> None:
+        if isinstance(answers, Exception):
+            self._failed(answers)
+            return
+        forgotten = [place for place, asked in enumerate(self._trip, 1) if asked.script is not None and _is_unknown(answers[place])]
+        if forgotten and self._wire is not None:
+            commands = [self._watching, *(self._trip[place - 1].whole() for place in forgotten)]
+
+            def whole(again: Sequence[Any] | Exception) -> None:
+                if isinstance(again, Exception):
+                    self._failed(again)
+                    return
+                found = list(answers)
+                found[0] = again[0]  # the watched value as it was last read
+                for place, answer in zip(forgotten, again[1:], strict=True):
+                    found[place] = answer
+                self._ended(found)
+
+            self._wire.ask(b"".join(commands), len(commands), whole)
+        else:
+            self._ended(answers)
+
+    def _ended(self, answers: Sequence[Any]) -> None:
+        if isinstance(answers[0], Exception):
+            self._failed(answers[0])
+            return
+        self._ok.inc()
+        trip = self._over()
+        self._on_watched(answers[0])
+        for asked, answer in zip(trip, answers[1:], strict=True):
+            asked.answered(answer)
         if self._waiting:
             self._schedule()
 
-    async def _round_trip(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> None:
-        try:
-            async with asyncio.timeout(self._settings.timeout_s):
-                answers = await self._send(batch)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._failed(batch, error)
-            return
-        except Exception as error:  # noqa: BLE001 - whatever the client library does, every caller of the tick gets an answer
-            self._failed(batch, error)
-            return
-        REDIS_ROUND_TRIPS.labels("ok").inc()
-        watched, *rest = answers
-        if isinstance(watched, Exception):
-            self._failed(batch, watched)
-            return
-        self._on_watched(watched)
-        values = iter(rest)
-        for work, future in batch:
-            answer = None if work is None else next(values)
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(RedisUnavailable(str(answer)))
-                future.exception()  # whoever went away need not be told
-            else:
-                future.set_result(answer)
+    def _over(self) -> list[_Asked]:
+        if self._timer is not None:
+            self._timer.cancel()
+        trip, self._trip, self._timer = self._trip, [], None
+        return trip
 
-    async def _send(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> list[Any]:
-        answers = await self._pipeline(batch)
-        missing = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if missing:  # Redis was restarted and has forgotten its scripts
-            asked = [work for work, _ in batch if work is not None]
-            for script in {work[0] for work in asked if isinstance(work[0], Script)}:
-                script.sha = await self._client.script_load(script.source)
-            again = await self._pipeline([(asked[i - 1], batch[0][1]) for i in missing])
-            answers[0] = again[0]  # the watched value as it was last read
-            for place, answer in zip(missing, again[1:], strict=True):
-                answers[place] = answer
-        return answers
-
-    async def _pipeline(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> list[Any]:
-        """One write, and an answer for each command; an error of one command is its answer.
-
-        Below redis-py's own pipeline, which packs in Python and was a fifth of the CPU of an event (measured); its pool and connections
-        do the rest.
-        """
-        commands = [self._watching]
-        for work, _ in batch:
-            if work is None:
-                continue
-            if isinstance(work[0], Script):
-                script, keys, arguments = work
-                if callable(arguments):
-                    arguments = arguments()
-                if script.sha is None:
-                    script.sha = await self._client.script_load(script.source)
-                commands.append(_packed(("EVALSHA", script.sha, len(keys), *keys, *arguments)))
-            else:
-                commands.append(_packed(work))
-        pool: Any = self._client.connection_pool
-        connection = await pool.get_connection()
-        try:
-            await connection.send_packed_command(b"".join(commands), check_health=False)
-            return [await _answer_of(connection) for _ in commands]
-        except BaseException:  # the next user of the connection must not read what was meant for us
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await pool.release(connection)
-
-    def _failed(self, batch: list[tuple[Any, asyncio.Future[Any]]], error: BaseException) -> None:
+    def _failed(self, error: Exception) -> None:
         REDIS_ROUND_TRIPS.labels("failed").inc()
         self.failures += 1
         self._closed_until_s = max(self._closed_until_s, self._clock.monotonic_s() + self._settings.retry_after_s)
         log.warning("redis.unavailable", error=repr(error), retry_after_s=self._settings.retry_after_s)
-        # What waits would only wait longer: the breaker is open for it too.
+        self._drop(repr(error))
+
+    def _drop(self, why: str) -> None:
+        """End the round trip. What waits behind it would only wait longer: the breaker is open for it too."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._wire is not None:  # the next answers on it may be to what is given up here
+            self._wire.close()
+        self._wire = self._connecting = None
         waiting, self._waiting = self._waiting, []
-        _fail([*batch, *waiting], repr(error))
+        for asked in (*self._over(), *waiting):
+            asked.answered(RedisUnavailable(why))
 
     async def close(self) -> None:
         """End what is under way; whoever waits for it gets `RedisUnavailable`."""
         self._closed_until_s = math.inf
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        waiting, self._waiting = self._waiting, []
-        _fail(waiting, "Redis is being closed")
-        await self._client.aclose()
+        connecting = self._connecting
+        self._drop("Redis is being closed")
+        if connecting is not None:
+            await asyncio.gather(connecting, return_exceptions=True)
 
 
 def _packed(command: Command) -> bytes:
     return bytes(pack_command(cast(Any, command)))  # its annotation wants arguments of one type
 
 
-async def _answer_of(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
-
-
-def _fail(batch: Sequence[tuple[Any, asyncio.Future[Any]]], reason: str) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(RedisUnavailable(reason))
-            future.exception()  # whoever went away need not be told
+def _is_unknown(answer: Any) -> bool:
+    return isinstance(answer, RedisError) and str(answer).startswith("NOSCRIPT")
