@@ -23,7 +23,7 @@ from access.failures import FailedAttempts
 from access.key_cache import KeyCache
 from access.last_used import LastUsed
 from runtime.clock import Clock
-from runtime.metrics import KEY_LOOKUPS, KEYS_REFUSED
+from runtime.metrics import KEY_LOOKUPS, KEYS_REFUSED, Children
 from runtime.postgres import Pool
 from runtime.redis import RedisTick, RedisUnavailable
 from runtime.settings import AccessSettings, IngestSettings
@@ -63,6 +63,7 @@ class Principal(NamedTuple):
 
 
 _decoder = msgspec.json.Decoder(Principal)
+_lookups: Final = Children(KEY_LOOKUPS)
 
 
 def key_of(headers: Sequence[tuple[bytes, bytes]]) -> str:
@@ -133,7 +134,7 @@ class Authenticator:
         hashed, now_s = keys.digest(key), self._clock.monotonic_s()
         found = self._cache.valid(hashed, now_s)
         if found is not None:
-            KEY_LOOKUPS.labels("process").inc()
+            _lookups["process"].inc()
             return self._usable(found, address)
         if not self._cache.once_valid(hashed):
             self._failed.check(address)

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from access.auth import Principal
 from runtime.clock import Clock
-from runtime.metrics import QUOTA_EVENTS
+from runtime.metrics import QUOTA_EVENTS, Children
 from runtime.redis import RedisTick, RedisUnavailable, Script
 from schemas.events import Mode
 from schemas.ids import OrganizationId
@@ -29,6 +29,8 @@ _BUCKET_MS: Final = 1_000
 _REMEMBERED_MAX: Final = 10_000
 
 V = TypeVar("V")
+
+_quota_events: Final = Children(QUOTA_EVENTS)
 
 
 class Allowance(NamedTuple):
@@ -138,17 +140,23 @@ class Limiter:
         self._used_up: _Remembered[_Quota, int] = _Remembered()
 
     async def take(self, principal: Principal, count: int) -> Allowance:
-        """At most `count` events; never fails. One round trip with everything else that is asked of Redis in this tick."""
+        """At most `count` events; never fails."""
+        return await self.ask(principal, count)
+
+    def ask(self, principal: Principal, count: int) -> asyncio.Future[Allowance]:
+        """As `take`, without waiting. One round trip with everything else that is asked of Redis until it begins."""
         quota = _Quota(principal.organization, principal.mode, limit_of(principal))
         until_ms = self._used_up.get(quota)
         if until_ms is not None and (wait_ms := until_ms - self._local_ms()) > 0:
-            QUOTA_EVENTS.labels("refused").inc(count)
-            return _allowance(quota, 0, 0, wait_ms)
+            _quota_events["refused"].inc(count)
+            refusal: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
+            refusal.set_result(_allowance(quota, 0, 0, wait_ms))
+            return refusal
         group = self._open.get(quota)
         if group is None:
             group = self._open[quota] = _Group(self, quota)
             group.send(self._tick, self._script)
-        return await group.add(count)
+        return group.add(count)
 
     def close_group(self, quota: _Quota, asked: int) -> tuple[int | str, ...]:
         """The script's arguments, once nobody can join the group any more."""
@@ -212,14 +220,16 @@ class _Group:
         return sum(count for count, _ in self._waiting)
 
     def _answered(self, answer: Any) -> None:
+        asked = self._asked
         if isinstance(answer, RedisUnavailable):
-            QUOTA_EVENTS.labels("without_redis").inc(self._asked)
-            granted, left, reset_ms = self._limiter.alone(self._quota, self._asked)
+            _quota_events["without_redis"].inc(asked)
+            granted, left, reset_ms = self._limiter.alone(self._quota, asked)
         else:
             granted, left, reset_ms = answer
             self._limiter.answered(self._quota, self._sent_ms, granted, left, reset_ms)
-        QUOTA_EVENTS.labels("granted").inc(granted)
-        QUOTA_EVENTS.labels("refused").inc(self._asked - granted)
+        _quota_events["granted"].inc(granted)
+        if granted < asked:
+            _quota_events["refused"].inc(asked - granted)
         for count, future in self._waiting:
             mine = min(count, granted)
             granted -= mine

@@ -7,9 +7,8 @@ under the same key and is told its id. A request that is refused for any reason 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from msgspec import Raw
 
@@ -19,13 +18,16 @@ from access.limits import Allowance, Limiter, refused
 from ingest.accept import Draft
 from ingest.append import Appender, unknown
 from ingest.arrivals import Arrival, first_of_each_key, record_headers
-from ingest.caller import Caller, told, too_slow_to_check, within, without_redis
+from ingest.caller import Caller, told, too_slow_to_check
 from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservations, redis_key
 from runtime.clock import Clock
 from runtime.crashpoints import reach
+from runtime.deadlines import Deadlines, Within
 from runtime.kafka import Report
-from runtime.metrics import RESERVATIONS
+from runtime.metrics import RESERVATIONS, Children
+from runtime.randomness import Randomness
+from runtime.redis import RedisUnavailable
 from runtime.settings import IngestSettings
 from schemas import codec, ids
 from schemas.events import SCHEMA_VERSION, Ingested
@@ -38,7 +40,7 @@ _PAUSE_MAX_S: Final = 0.1
 #: Bytes of a batch read before the event loop looks at everybody else.
 _BYTES_AT_ONCE: Final = 32_768
 
-T = TypeVar("T")
+_reservations: Final = Children(RESERVATIONS)
 
 
 class Admitted(NamedTuple):
@@ -49,6 +51,7 @@ class Admitted(NamedTuple):
 
 
 Outcome = Admitted | ProblemError
+Bound = Callable[[Callable[[], ProblemError]], Within]
 
 
 class Admission:
@@ -72,6 +75,8 @@ class Admission:
         self._catalogue = catalogue
         self._reservations = reservations
         self._appender = appender
+        self._deadlines = Deadlines()
+        self._random = Randomness()
 
     async def caller(self, headers: Sequence[tuple[bytes, bytes]], address: str | None, context: Context, deadline_s: float) -> Caller:
         """Raises the problems of a key that is missing, not valid, limited, or without the scope."""
@@ -79,25 +84,31 @@ class Admission:
         changes = self._authenticator.changes
         principal = self._authenticator.cached(key, address)
         if principal is None:
-            async with within(deadline_s, too_slow_to_check):
+            with Within(self._deadlines, deadline_s, too_slow_to_check):
                 principal = await self._authenticator.authenticate(key, address)
-        return Caller(principal.require(SCOPE), key, address, changes, context, deadline_s)
+        return Caller(principal.require(SCOPE), key, address, changes, context, self._deadlines, deadline_s)
 
     async def count(self, caller: Caller, items: int) -> Allowance:
         """Count a request against its organization's quota, once."""
         if caller.allowance is None:
-            caller.allowance = await self._limiter.take(caller.principal, items)
+            caller.allowance = await self._counting(caller, items)
         return caller.allowance
+
+    def _counting(self, caller: Caller, items: int) -> asyncio.Future[Allowance]:
+        """Asked once; what was asked is in the next round trip, with the reservation."""
+        if caller.counting is None or caller.counting.cancelled():
+            caller.counting = self._limiter.ask(caller.principal, items)
+        return caller.counting
 
     async def one(self, caller: Caller, draft: Draft) -> Admitted:
         """Raises `ProblemError`; a 503's `outcome` says whether the event may be in the log."""
         arrival = self._arrival(caller, draft)
         try:
-            async with within(caller.deadline_s, too_slow_to_check):
+            with caller.within(too_slow_to_check):
                 await self._conforms_now(caller, draft)
-                counting = asyncio.ensure_future(self.count(caller, 1))  # begins first, and travels with the reservation
+                self._counting(caller, 1)  # begins first, and travels with the reservation
                 await self._reserve(arrival)
-                allowance = await counting
+                allowance = await self.count(caller, 1)
                 if not allowance.granted:
                     raise refused(allowance)
                 await self._still_valid(caller, arrival)
@@ -106,7 +117,7 @@ class Admission:
         except ProblemError:
             await self._let_go(arrival)
             raise
-        return await self._append(caller, arrival, event)
+        return await self._append(caller, arrival, event, caller.within)
 
     async def many(self, caller: Caller, items: Sequence[bytes], read: Callable[[bytes], Draft]) -> list[Outcome]:
         """What became of each item, in order; one that fails disturbs no other. Appended in the order given.
@@ -116,7 +127,7 @@ class Admission:
         outcomes: dict[int, Outcome] = {}
         arrivals: dict[int, Arrival] = {}
         try:
-            async with within(caller.deadline_s, too_slow_to_check):
+            with caller.within(too_slow_to_check):
                 await self._read(caller, items, read, arrivals, outcomes)
                 first, later = first_of_each_key(arrivals)
                 await asyncio.gather(*(self._reserve(arrivals[place]) for place in first))
@@ -178,7 +189,7 @@ class Admission:
     async def _item(self, caller: Caller, arrival: Arrival) -> Outcome:
         try:
             if arrival.pending or (arrival.name is not None and not arrival.asked):
-                async with within(caller.deadline_s, too_slow_to_check):
+                with caller.item_within(too_slow_to_check):
                     if not arrival.asked:  # another item of the batch came first with its key
                         await self._reserve(arrival)
                         await self._still_valid(caller, arrival)
@@ -188,7 +199,7 @@ class Admission:
             await self._let_go(arrival)
             return error
         try:
-            return await self._append(caller, arrival, event)
+            return await self._append(caller, arrival, event, caller.item_within)
         except ProblemError as error:
             return error
 
@@ -213,7 +224,7 @@ class Admission:
         principal, now_ms = caller.principal, self._clock.now_ms()
         event = Ingested(
             v=SCHEMA_VERSION,
-            id=ids.event_id(now_ms, os.urandom(ids.RANDOM_BYTES)),
+            id=ids.event_id(now_ms, self._random.take(ids.RANDOM_BYTES)),
             organization=principal.organization,
             mode=principal.mode,
             type=draft.type,
@@ -230,7 +241,7 @@ class Admission:
         if draft.dedup_key is None:
             return Arrival(event, None, "", caller.changes)
         name = redis_key(principal.organization, principal.mode, draft.dedup_key)
-        return Arrival(event, name, os.urandom(_OWNER_RANDOM_BYTES).hex(), caller.changes)
+        return Arrival(event, name, self._random.take(_OWNER_RANDOM_BYTES).hex(), caller.changes)
 
     async def _still_valid(self, caller: Caller, arrival: Arrival) -> None:
         """After a Redis round trip and before the append: the key and the schema as that round trip left them. Raises their problems."""
@@ -265,9 +276,12 @@ class Admission:
             return
         event = arrival.event
         arrival.asking()
-        held = await without_redis(self._reservations.reserve(arrival.name, event.id, event.fingerprint, arrival.owner))
+        try:
+            held = await self._reservations.reserve(arrival.name, event.id, event.fingerprint, arrival.owner)
+        except RedisUnavailable:
+            held = None
         arrival.answered(held)
-        RESERVATIONS.labels("without_redis" if held is None else held.outcome).inc()
+        _reservations["without_redis" if held is None else held.outcome].inc()
 
     async def _settle(self, caller: Caller, arrival: Arrival) -> None:
         """Wait for another request under the same key, within half of the deadline, until the key is ours or taken."""
@@ -286,12 +300,12 @@ class Admission:
             held_id = arrival.event.id if arrival.held is None else arrival.held.event_id
             await told(self._reservations.release(arrival.name, held_id, arrival.owner))
 
-    async def _append(self, caller: Caller, arrival: Arrival, event: Ingested) -> Admitted:
+    async def _append(self, caller: Caller, arrival: Arrival, event: Ingested, bounded: Bound) -> Admitted:
         """Append and confirm. What Redis is told after the append is help for the next caller; not to have told it loses nothing."""
         if arrival.name is not None:
             reach("api.after_reserve")
         try:
-            async with within(caller.deadline_s, unknown):  # what was sent cannot be taken back
+            with bounded(unknown):  # what was sent cannot be taken back
                 report = await self._appender.append(event.organization, codec.encode(event), record_headers(event, caller.context))
         except ProblemError as error:
             if error.members.get("outcome") == "not_appended":

@@ -8,7 +8,7 @@ from typing import Final
 
 from runtime.kafka import AppendError, Bus, Headers, Report
 from runtime.lifecycle import beside
-from runtime.metrics import APPENDS
+from runtime.metrics import APPENDS, Children
 from runtime.telemetry import log
 from schemas.ids import OrganizationId
 from schemas.keys import record_key
@@ -18,6 +18,7 @@ from schemas.topics import EVENTS_INGESTED
 _RETRY_AFTER: Final = {"Retry-After": "2"}
 #: A broker that refuses every new producer is not asked more often than this.
 _REBUILD_PAUSE_S: Final = 0.5
+_appends: Final = Children(APPENDS)
 
 
 class Appender:
@@ -45,15 +46,15 @@ class Appender:
     async def append(self, organization: OrganizationId, value: bytes, headers: Headers) -> Report:
         """Raises the problems `not-appended` and `outcome-unknown`, each saying in `outcome` whether the event may be in the log."""
         if self._bus.outstanding >= self._in_flight_max:
-            APPENDS.labels("not_appended").inc()
+            _appends["not_appended"].inc()
             raise not_appended("Too many events are waiting for the log.")
         try:
             report = await self._bus.send(EVENTS_INGESTED, value, record_key(organization), headers=headers)
         except AppendError as error:
-            APPENDS.labels(error.outcome).inc()
+            _appends[error.outcome].inc()
             log.warning("append.failed", outcome=error.outcome, error=error.detail)
             raise (not_appended("The log refused it.") if error.outcome == "not_appended" else unknown()) from error
-        APPENDS.labels("appended").inc()
+        _appends["appended"].inc()
         return report
 
     async def stop(self) -> None:

@@ -12,7 +12,7 @@ from access.times import rfc3339
 from ingest import formats
 from ingest.admission import Admission, Admitted, Outcome
 from ingest.bodies import read_body
-from ingest.caller import Caller, within
+from ingest.caller import Caller
 from ingest.edge import JSON, Endpoint, Receive, Reply, Scope, log_append, log_refusal, too_slow_body, with_outcome
 from runtime.clock import Clock
 from runtime.settings import IngestSettings
@@ -38,7 +38,7 @@ class PostEvents(Endpoint):
     async def reply(self, caller: Caller, scope: Scope, receive: Receive, began_s: float) -> Reply:
         headers = scope["headers"]
         shape = formats.shape_of(headers)
-        async with within(caller.deadline_s, too_slow_body):
+        with caller.within(too_slow_body):
             body = await read_body(headers, receive, shape.coding, bytes_max=self._body_bytes_max, what=self._too_large)
         draft = formats.one(body, headers, shape, payload_bytes_max=self._payload_bytes_max)
         admitted = await self.admission.one(caller, draft)
@@ -64,7 +64,7 @@ class PostBatch(Endpoint):
     async def reply(self, caller: Caller, scope: Scope, receive: Receive, began_s: float) -> Reply:
         headers = scope["headers"]
         batch_format, coding = formats.batch_format_of(headers), formats.coding_of(headers)
-        async with within(caller.deadline_s, too_slow_body):
+        with caller.within(too_slow_body):
             body = await read_body(headers, receive, coding, bytes_max=self._body_bytes_max, what=self._too_large)
         items = formats.items_of(body, batch_format)
         read = partial(

@@ -91,6 +91,9 @@ class Quota:
         self.taken: list[int] = []
         self._tick = tick
 
+    def ask(self, principal: Principal, count: int) -> asyncio.Future[Allowance]:
+        return asyncio.ensure_future(self.take(principal, count))
+
     async def take(self, _principal: Principal, count: int) -> Allowance:
         self.taken.append(count)
         granted = min(count, self.left)
