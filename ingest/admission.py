@@ -1,13 +1,14 @@
-"""From drafts to events in the log: schema, quota, reservation, append, confirmation. The order of effects is the promise.
+"""From a draft to an event in the log: schema, quota, reservation, append, confirmation. The order of effects is the promise.
 
 A crash between any two steps leaves either nothing, or a reservation whose lease lapses, or an event in the log whose caller asks again
 under the same key and is told its id. A request that is refused for any reason gives its reservation back. Knows no HTTP but its problems.
+Many at once: `ingest.batches`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Raw
@@ -17,10 +18,10 @@ from access.http import Context
 from access.limits import Allowance, Limiter, refused
 from ingest.accept import Draft
 from ingest.append import Appender, unknown
-from ingest.arrivals import Arrival, first_of_each_key, record_headers
+from ingest.arrivals import Arrival, record_headers
 from ingest.caller import Caller, told, too_slow_to_check
 from ingest.catalogue import Catalogue
-from ingest.idempotency import Reservations, redis_key
+from ingest.idempotency import Reservation, Reservations, redis_key
 from runtime.clock import Clock
 from runtime.crashpoints import reach
 from runtime.deadlines import Deadlines, Within
@@ -37,8 +38,6 @@ SCOPE: Final = "events:write"
 _OWNER_RANDOM_BYTES: Final = 12
 _PAUSE_FIRST_S: Final = 0.02
 _PAUSE_MAX_S: Final = 0.1
-#: Bytes of a batch read before the event loop looks at everybody else.
-_BYTES_AT_ONCE: Final = 32_768
 
 _reservations: Final = Children(RESERVATIONS)
 
@@ -50,7 +49,6 @@ class Admitted(NamedTuple):
     report: Report
 
 
-Outcome = Admitted | ProblemError
 Bound = Callable[[Callable[[], ProblemError]], Within]
 
 
@@ -118,90 +116,6 @@ class Admission:
             await self._let_go(arrival)
             raise
         return await self._append(caller, arrival, event, caller.within)
-
-    async def many(self, caller: Caller, items: Sequence[bytes], read: Callable[[bytes], Draft]) -> list[Outcome]:
-        """What became of each item, in order; one that fails disturbs no other. Appended in the order given.
-
-        Raises the problems of the whole call: a quota that grants nothing, a key that was revoked meanwhile.
-        """
-        outcomes: dict[int, Outcome] = {}
-        arrivals: dict[int, Arrival] = {}
-        try:
-            with caller.within(too_slow_to_check):
-                await self._read(caller, items, read, arrivals, outcomes)
-                first, later = first_of_each_key(arrivals)
-                await asyncio.gather(*(self._reserve(arrivals[place]) for place in first))
-                await self._key_still_valid(caller)
-                outcomes.update(await self._conform_no_more(caller, arrivals))
-        except ProblemError:
-            await asyncio.gather(*(self._let_go(arrival) for arrival in arrivals.values()))
-            raise
-        first, later = ([place for place in places if place not in outcomes] for places in (first, later))
-        # What waits for another request holds up nobody but what follows under the same key.
-        waiting = {arrivals[place].name: place for place in first if arrivals[place].pending}
-        now = [place for place in first if not arrivals[place].pending]
-        behind = [place for place in later if arrivals[place].name in waiting]
-        free = [place for place in later if arrivals[place].name not in waiting]
-        for places in (now, sorted([*waiting.values(), *free]), behind):
-            # Tasks begin in the order they are made, so records are sent in it.
-            answers = await asyncio.gather(*(self._item(caller, arrivals[place]) for place in places))
-            outcomes.update(zip(places, answers, strict=True))
-        return [outcomes[place] for place in range(len(items))]
-
-    async def _read(
-        self,
-        caller: Caller,
-        items: Sequence[bytes],
-        read: Callable[[bytes], Draft],
-        arrivals: dict[int, Arrival],
-        outcomes: dict[int, Outcome],
-    ) -> None:
-        """Each item of a batch by its place: into `arrivals`, or into `outcomes` with its problem. Raises as `many` does."""
-        allowance = await self.count(caller, len(items))
-        if not allowance.granted:
-            raise refused(allowance)
-        bytes_read = 0
-        for place, item in enumerate(items):
-            try:
-                if place >= allowance.granted:
-                    raise refused(allowance)
-                draft = read(item)
-                await self._conforms(caller, draft.type, draft.payload)
-                arrivals[place] = self._arrival(caller, draft)
-            except ProblemError as error:
-                outcomes[place] = error
-            bytes_read += len(item)
-            if bytes_read >= _BYTES_AT_ONCE:
-                bytes_read = 0
-                await asyncio.sleep(0)
-
-    async def _conform_no_more(self, caller: Caller, arrivals: Mapping[int, Arrival]) -> dict[int, ProblemError]:
-        """Items that a schema which came between refuses, by place. Raises the problems of a key that is not valid any more."""
-        refusals: dict[int, ProblemError] = {}
-        for place, arrival in arrivals.items():
-            try:
-                await self._still_conforms(caller, arrival)
-            except ProblemError as error:
-                refusals[place] = error
-                await self._let_go(arrival)
-        return refusals
-
-    async def _item(self, caller: Caller, arrival: Arrival) -> Outcome:
-        try:
-            if arrival.pending or (arrival.name is not None and not arrival.asked):
-                with caller.item_within(too_slow_to_check):
-                    if not arrival.asked:  # another item of the batch came first with its key
-                        await self._reserve(arrival)
-                        await self._still_valid(caller, arrival)
-                    await self._settle(caller, arrival)
-            event = arrival.to_append(self._window_s)
-        except ProblemError as error:
-            await self._let_go(arrival)
-            return error
-        try:
-            return await self._append(caller, arrival, event, caller.item_within)
-        except ProblemError as error:
-            return error
 
     async def _conforms_now(self, caller: Caller, draft: Draft) -> None:
         """As `_conforms`, for an event that has made no round trip yet: a schema that was taken away may not refuse it."""
@@ -280,6 +194,10 @@ class Admission:
             held = await self._reservations.reserve(arrival.name, event.id, event.fingerprint, arrival.owner)
         except RedisUnavailable:
             held = None
+        self._reserved(arrival, held)
+
+    @staticmethod
+    def _reserved(arrival: Arrival, held: Reservation | None) -> None:
         arrival.answered(held)
         _reservations["without_redis" if held is None else held.outcome].inc()
 

@@ -10,7 +10,8 @@ import msgspec
 from access.http import Context
 from access.times import rfc3339
 from ingest import formats
-from ingest.admission import Admission, Admitted, Outcome
+from ingest.admission import Admission, Admitted
+from ingest.batches import BatchAdmission, Outcome
 from ingest.bodies import read_body
 from ingest.caller import Caller
 from ingest.edge import JSON, Endpoint, Receive, Reply, Scope, log_append, log_refusal, too_slow_body, with_outcome
@@ -52,8 +53,9 @@ class PostBatch(Endpoint):
 
     route = "POST /events/batch"
 
-    def __init__(self, settings: IngestSettings, clock: Clock, admission: Admission) -> None:
+    def __init__(self, settings: IngestSettings, clock: Clock, admission: BatchAdmission) -> None:
         super().__init__(clock, admission)
+        self._batches = admission
         self.deadline_s = settings.batch_deadline_s
         self._payload_bytes_max = settings.payload_bytes_max
         self._item_bytes_max = settings.payload_bytes_max + settings.body_overhead_bytes_max
@@ -73,7 +75,7 @@ class PostBatch(Endpoint):
             payload_bytes_max=self._payload_bytes_max,
             body_bytes_max=self._item_bytes_max,
         )
-        outcomes = await self.admission.many(caller, items, read)
+        outcomes = await self._batches.many(caller, items, read)
         duration_s = self.clock.monotonic_s() - began_s
         results = [self._result(place, outcome, caller.context, duration_s) for place, outcome in enumerate(outcomes)]
         appended = sum(isinstance(outcome, Admitted) for outcome in outcomes)
