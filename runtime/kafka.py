@@ -28,12 +28,12 @@ LIBRDKAFKA_LOGGER: Final = logging.getLogger("librdkafka")
 Headers = Sequence[tuple[str, bytes | None]]
 Outcome = Literal["not_appended", "unknown"]
 
-#: How often librdkafka is asked while records are under way, while they have been for long, and while none are (for errors).
+#: How often librdkafka is asked while records are under way, at most and at least, and while none are (for errors).
 _POLL_S: Final = 0.001
 _POLL_SLOW_S: Final = 0.01
 _POLL_IDLE_S: Final = 0.1
-#: Without a report for this long, those under way are asked for less often: the broker is away or far.
-_SLOW_AFTER_S: Final = 0.25
+#: Between the two: this part of the time since the last report. A broker that is slow, far or away is not asked for each time in vain.
+_POLL_SHARE: Final = 0.25
 _CLOSE_TIMEOUT_S: Final = 10.0
 #: Local refusals and broker answers after which the record is certainly not in the log. Everything else may be; also what librdkafka
 #: throws out of its queue after a fatal error (`_PURGE_QUEUE`), where records wait to be sent again as well.
@@ -252,12 +252,11 @@ class Bus:
         self._hurried = bool(self._outstanding)
         if not self._hurried:
             self._poll_in(_POLL_IDLE_S)
-        elif (stood_s := now_s - self._progress_s) < _SLOW_AFTER_S:
-            self._poll_in(_POLL_S)
-        else:
-            self._poll_in(_POLL_SLOW_S)
-            if self._gapless and stood_s > self._stall_timeout_s:
-                die(f"no record was delivered for {self._stall_timeout_s:g} s")
+            return
+        stood_s = now_s - self._progress_s
+        self._poll_in(min(max(_POLL_S, stood_s * _POLL_SHARE), _POLL_SLOW_S))
+        if self._gapless and stood_s > self._stall_timeout_s:
+            die(f"no record was delivered for {self._stall_timeout_s:g} s")
 
     def _reported(self, future: asyncio.Future[Report], error: KafkaError | None, message: Message) -> None:
         """librdkafka's report of one record, within `_poll`."""

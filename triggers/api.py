@@ -54,7 +54,9 @@ def make_api(settings: Settings) -> Application:
     authenticator.tick = tick
 
     def make_bus(on_fatal: Callable[[str], None]) -> Bus:
-        return Bus(settings.kafka, client_id="api", delivery_timeout_s=ingest.delivery_timeout_s, on_fatal=on_fatal)
+        return Bus(
+            settings.kafka, client_id="api", linger_ms=ingest.linger_ms, delivery_timeout_s=ingest.delivery_timeout_s, on_fatal=on_fatal
+        )
 
     appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
     reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
