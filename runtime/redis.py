@@ -1,4 +1,4 @@
-"""Redis, one round trip at a time: what requests ask meanwhile travels together in the next one.
+"""Redis, two round trips at a time: what requests ask meanwhile travels together in the next one.
 
 So a process that is busy makes few large round trips and an idle one makes each at once. Redis is a helper here, never the truth: every
 call is bounded by a short time-out and a breaker, and a caller that gets `RedisUnavailable` goes on without it. Each round trip also reads
@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 import redis.asyncio
@@ -26,6 +27,8 @@ from runtime.redis_wire import Wire
 from runtime.settings import RedisSettings
 from runtime.telemetry import log
 
+#: Round trips under way at once. With one, what is asked would wait for the answers to others first; with many they are all small.
+_TRIPS_MAX: Final = 2
 #: Commands in one round trip: what comes beyond waits for the next one, or is refused.
 _COMMANDS_MAX: Final = 2_000
 _WAITING_MAX: Final = 20_000
@@ -88,6 +91,16 @@ class _Asked:
             waiter.set_result(answer)
 
 
+class _Trip:
+    """A round trip under way, and its time-out."""
+
+    __slots__ = ("asked", "timer")
+
+    def __init__(self, asked: Sequence[_Asked], timer: asyncio.TimerHandle) -> None:
+        self.asked = asked
+        self.timer = timer
+
+
 class RedisTick:
     """Collects commands. `watch` names a key whose value every round trip reads; `on_watched` gets it first of all.
 
@@ -100,9 +113,7 @@ class RedisTick:
         self._watching = _packed(("GET", watch))
         self._on_watched = on_watched
         self._waiting: list[_Asked] = []
-        #: The round trip under way, its answers as far as they came, and its end.
-        self._trip: list[_Asked] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._trips: list[_Trip] = []
         self._scheduled = False
         self._connecting: asyncio.Task[None] | None = None
         self._wire: Wire | None = None
@@ -154,46 +165,52 @@ class RedisTick:
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self._scheduled and not self._trip:
+        if not self._scheduled and len(self._trips) < _TRIPS_MAX and self._connecting is None:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
         self._scheduled = False
-        if self._trip or not self._waiting:
+        if not self._waiting:
             return
         loop = asyncio.get_running_loop()
-        self._trip, self._waiting = self._waiting[:_COMMANDS_MAX], self._waiting[_COMMANDS_MAX:]
-        self._timer = loop.call_later(self._settings.timeout_s, self._failed, TimeoutError(f"no answer in {self._settings.timeout_s:g} s"))
+        asked, self._waiting = self._waiting[:_COMMANDS_MAX], self._waiting[_COMMANDS_MAX:]
+        late = TimeoutError(f"no answer in {self._settings.timeout_s:g} s")
+        trip = _Trip(asked, loop.call_later(self._settings.timeout_s, self._failed, late))
+        self._trips.append(trip)
         if self._wire is not None and self._wire.usable:
-            self._send(self._wire)
+            self._send(self._wire, trip)
         else:
-            self._connecting = loop.create_task(self._connect())
+            self._connecting = loop.create_task(self._connect(trip))
+        if self._waiting:
+            self._schedule()
 
-    async def _connect(self) -> None:
+    async def _connect(self, trip: _Trip) -> None:
         try:
-            self._wire = wire = await Wire.connect(self._pool.make_connection())
+            self._wire = await Wire.connect(self._pool.make_connection())
         except Exception as error:  # noqa: BLE001 - whatever the client library does, every caller of the round trip gets an answer
             self._connecting = None
             self._failed(error)
         else:
             self._connecting = None
-            self._send(wire)
+            self._send(self._wire, trip)
+            if self._waiting:
+                self._schedule()
 
-    def _send(self, wire: Wire) -> None:
+    def _send(self, wire: Wire, trip: _Trip) -> None:
         try:
-            commands = [self._watching, *[asked.packed() for asked in self._trip]]
-            wire.ask(b"".join(commands), len(commands), self._answered)
+            commands = [self._watching, *[asked.packed() for asked in trip.asked]]
+            wire.ask(b"".join(commands), len(commands), partial(self._answered, trip))
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(error)
 
-    def _answered(self, answers: Sequence[Any] | Exception) -> None:
+    def _answered(self, trip: _Trip, answers: Sequence[Any] | Exception) -> None:
         if isinstance(answers, Exception):
             self._failed(answers)
             return
-        forgotten = [place for place, asked in enumerate(self._trip, 1) if asked.script is not None and _is_unknown(answers[place])]
+        forgotten = [place for place, asked in enumerate(trip.asked, 1) if asked.script is not None and _is_unknown(answers[place])]
         if forgotten and self._wire is not None:
-            commands = [self._watching, *(self._trip[place - 1].whole() for place in forgotten)]
+            commands = [self._watching, *(trip.asked[place - 1].whole() for place in forgotten)]
 
             def whole(again: Sequence[Any] | Exception) -> None:
                 if isinstance(again, Exception):
@@ -203,29 +220,24 @@ class RedisTick:
                 found[0] = again[0]  # the watched value as it was last read
                 for place, answer in zip(forgotten, again[1:], strict=True):
                     found[place] = answer
-                self._ended(found)
+                self._ended(trip, found)
 
             self._wire.ask(b"".join(commands), len(commands), whole)
         else:
-            self._ended(answers)
+            self._ended(trip, answers)
 
-    def _ended(self, answers: Sequence[Any]) -> None:
+    def _ended(self, trip: _Trip, answers: Sequence[Any]) -> None:
         if isinstance(answers[0], Exception):
             self._failed(answers[0])
             return
         self._ok.inc()
-        trip = self._over()
+        trip.timer.cancel()
+        self._trips.remove(trip)
         self._on_watched(answers[0])
-        for asked, answer in zip(trip, answers[1:], strict=True):
+        for asked, answer in zip(trip.asked, answers[1:], strict=True):
             asked.answered(answer)
         if self._waiting:
             self._schedule()
-
-    def _over(self) -> list[_Asked]:
-        if self._timer is not None:
-            self._timer.cancel()
-        trip, self._trip, self._timer = self._trip, [], None
-        return trip
 
     def _failed(self, error: Exception) -> None:
         REDIS_ROUND_TRIPS.labels("failed").inc()
@@ -235,14 +247,17 @@ class RedisTick:
         self._drop(repr(error))
 
     def _drop(self, why: str) -> None:
-        """End the round trip. What waits behind it would only wait longer: the breaker is open for it too."""
+        """End all round trips. What waits behind them would only wait longer: the breaker is open for it too."""
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._wire is not None:  # the next answers on it may be to what is given up here
+        if self._wire is not None:  # the next answers on it would be to what is given up here
             self._wire.close()
         self._wire = self._connecting = None
+        trips, self._trips = self._trips, []
         waiting, self._waiting = self._waiting, []
-        for asked in (*self._over(), *waiting):
+        for trip in trips:
+            trip.timer.cancel()
+        for asked in (*(asked for trip in trips for asked in trip.asked), *waiting):
             asked.answered(RedisUnavailable(why))
 
     async def close(self) -> None:

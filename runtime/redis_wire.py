@@ -7,6 +7,7 @@ was a tenth of the CPU of an event (measured). Errors of single commands are ans
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
@@ -19,15 +20,15 @@ OnAnswers = Callable[[Sequence[Any] | Exception], None]
 
 
 class Wire(asyncio.Protocol):
-    """One round trip at a time. A wire that failed stays failed: make another."""
+    """Answers come in the order of what was asked. A wire that failed stays failed: make another."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._reader = hiredis.Reader(replyError=cast(Any, ResponseError), protocolError=cast(Any, Lost))
         self._transport: asyncio.Transport | None = None
-        self._expected = 0
+        #: Round trips under way: how many answers each waits for, and who for them.
+        self._asked: deque[tuple[int, OnAnswers]] = deque()
         self._answers: list[Any] = []
-        self._on_answers: OnAnswers | None = None
 
     @classmethod
     async def connect(cls, connection: Any) -> Wire:
@@ -47,14 +48,14 @@ class Wire(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Open as far as is known, and idle."""
-        return self._transport is not None and not self._transport.is_closing() and self._on_answers is None
+        """Open as far as is known."""
+        return self._transport is not None and not self._transport.is_closing()
 
     def ask(self, commands: bytes, count: int, on_answers: OnAnswers) -> None:
         """Send `count` packed commands; `on_answers` is called once, never before this returns. Raises when the wire is closed."""
         if self._transport is None:
             raise Lost("closed")
-        self._expected, self._answers, self._on_answers = count, [], on_answers
+        self._asked.append((count, on_answers))
         self._transport.write(commands)
 
     def data_received(self, data: bytes) -> None:
@@ -65,23 +66,24 @@ class Wire(asyncio.Protocol):
         except Lost as error:  # what is no answer of a Redis
             self._end(error)
             return
-        if self._on_answers is not None and len(self._answers) >= self._expected:
-            on_answers, self._on_answers = self._on_answers, None
-            on_answers(self._answers)
+        while self._asked and len(self._answers) >= self._asked[0][0]:
+            count, on_answers = self._asked.popleft()
+            answers, self._answers = self._answers[:count], self._answers[count:]
+            on_answers(answers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc or Lost("Redis closed the connection"))
 
     def close(self) -> None:
         """Whoever waits for answers is not told."""
-        self._on_answers = None
+        self._asked.clear()
         self._end(Lost("closed"))
 
     def _end(self, why: Exception) -> None:
         self._transport = None
         self._connection._close()  # without waiting, from wherever it is called
-        if self._on_answers is not None:
-            on_answers, self._on_answers = self._on_answers, None
+        asked, self._asked = self._asked, deque()
+        for _, on_answers in asked:
             on_answers(why)
 
 
