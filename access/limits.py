@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from access.auth import Principal
 from runtime.clock import Clock
-from runtime.metrics import QUOTA_EVENTS, Children
+from runtime.metrics import QUOTA_EVENTS
 from runtime.redis import RedisTick, RedisUnavailable, Script
 from schemas.events import Mode
 from schemas.ids import OrganizationId
@@ -30,7 +30,7 @@ _REMEMBERED_MAX: Final = 10_000
 
 V = TypeVar("V")
 
-_quota_events: Final = Children(QUOTA_EVENTS)
+_quota_events: Final = QUOTA_EVENTS.tally
 
 
 class Allowance(NamedTuple):
@@ -146,9 +146,9 @@ class Limiter:
     def ask(self, principal: Principal, count: int) -> asyncio.Future[Allowance]:
         """As `take`, without waiting. One round trip with everything else that is asked of Redis until it begins."""
         quota = _Quota(principal.organization, principal.mode, limit_of(principal))
-        until_ms = self._used_up.get(quota)
-        if until_ms is not None and (wait_ms := until_ms - self._local_ms()) > 0:
-            _quota_events["refused"].inc(count)
+        until_ms = self._used_up.get(quota) if self._used_up.kept else None
+        if until_ms is not None and (wait_ms := until_ms - self.local_ms()) > 0:
+            _quota_events.add("refused", count)
             refusal: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
             refusal.set_result(_allowance(quota, 0, 0, wait_ms))
             return refusal
@@ -165,7 +165,7 @@ class Limiter:
 
     def answered(self, quota: _Quota, sent_ms: int, granted: int, left: int, reset_ms: int) -> None:
         """By Redis."""
-        self._window(quota).note(self._local_ms(), granted)
+        self._window(quota).note(self.local_ms(), granted)
         if not left:
             # From when it was asked, not from now: too early costs a question, too late would refuse what Redis would grant.
             self._used_up.put(quota, sent_ms + reset_ms)
@@ -173,7 +173,7 @@ class Limiter:
     def alone(self, quota: _Quota, asked: int) -> tuple[int, int, int]:
         """Without Redis: as `Window.take`."""
         self._open.pop(quota, None)
-        return self._window(quota).take(self._local_ms(), quota.limit, asked)
+        return self._window(quota).take(self.local_ms(), quota.limit, asked)
 
     def _window(self, quota: _Quota) -> Window:
         window = self._windows.get(quota.window_key)
@@ -182,13 +182,9 @@ class Limiter:
             self._windows.put(quota.window_key, window)
         return window
 
-    def _local_ms(self) -> int:
-        return int(self._clock.monotonic_s() * 1000)
-
-    @property
     def local_ms(self) -> int:
         """This process's monotonic clock."""
-        return self._local_ms()
+        return int(self._clock.monotonic_s() * 1000)
 
 
 class _Group:
@@ -199,7 +195,8 @@ class _Group:
         self._quota = quota
         self._waiting: list[tuple[int, asyncio.Future[Allowance]]] = []
         self._arguments: tuple[int | str, ...] | None = None
-        self._sent_ms = limiter.local_ms
+        self._sent_ms = 0
+        self._asked = 0
 
     def send(self, tick: RedisTick, script: Script) -> None:
         tick.run_late(script, (self._quota.redis_key,), self._late, self._answered)
@@ -207,29 +204,26 @@ class _Group:
     def add(self, count: int) -> asyncio.Future[Allowance]:
         future: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
         self._waiting.append((count, future))
+        self._asked += count
         return future
 
     def _late(self) -> tuple[int | str, ...]:
         if self._arguments is None:
-            self._sent_ms = self._limiter.local_ms
+            self._sent_ms = self._limiter.local_ms()
             self._arguments = self._limiter.close_group(self._quota, self._asked)
         return self._arguments
-
-    @property
-    def _asked(self) -> int:
-        return sum(count for count, _ in self._waiting)
 
     def _answered(self, answer: Any) -> None:
         asked = self._asked
         if isinstance(answer, RedisUnavailable):
-            _quota_events["without_redis"].inc(asked)
+            _quota_events.add("without_redis", asked)
             granted, left, reset_ms = self._limiter.alone(self._quota, asked)
         else:
             granted, left, reset_ms = answer
             self._limiter.answered(self._quota, self._sent_ms, granted, left, reset_ms)
-        _quota_events["granted"].inc(granted)
+        _quota_events.add("granted", granted)
         if granted < asked:
-            _quota_events["refused"].inc(asked - granted)
+            _quota_events.add("refused", asked - granted)
         for count, future in self._waiting:
             mine = min(count, granted)
             granted -= mine
@@ -248,16 +242,16 @@ class _Remembered(Generic[K, V]):
     """A bounded map that forgets what was not used for the longest time."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[K, V] = OrderedDict()
+        self.kept: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K) -> V | None:
-        value = self._kept.get(key)
+        value = self.kept.get(key)
         if value is not None:
-            self._kept.move_to_end(key)
+            self.kept.move_to_end(key)
         return value
 
     def put(self, key: K, value: V) -> None:
-        self._kept[key] = value
-        self._kept.move_to_end(key)
-        if len(self._kept) > _REMEMBERED_MAX:
-            self._kept.popitem(last=False)
+        self.kept[key] = value
+        self.kept.move_to_end(key)
+        if len(self.kept) > _REMEMBERED_MAX:
+            self.kept.popitem(last=False)

@@ -26,7 +26,7 @@ from runtime.clock import Clock
 from runtime.crashpoints import reach
 from runtime.deadlines import Deadlines, Within
 from runtime.kafka import Report
-from runtime.metrics import RESERVATIONS, Children
+from runtime.metrics import RESERVATIONS
 from runtime.randomness import Randomness
 from runtime.redis import RedisUnavailable
 from runtime.settings import IngestSettings
@@ -39,7 +39,7 @@ _OWNER_RANDOM_BYTES: Final = 12
 _PAUSE_FIRST_S: Final = 0.02
 _PAUSE_MAX_S: Final = 0.1
 
-_reservations: Final = Children(RESERVATIONS)
+_reservations: Final = RESERVATIONS.tally
 
 
 class Admitted(NamedTuple):
@@ -101,16 +101,23 @@ class Admission:
     async def one(self, caller: Caller, draft: Draft) -> Admitted:
         """Raises `ProblemError`; a 503's `outcome` says whether the event may be in the log."""
         arrival = self._arrival(caller, draft)
+        principal, authenticator = caller.principal, self._authenticator
         try:
-            with caller.within(too_slow_to_check):
-                await self._conforms_now(caller, draft)
-                self._counting(caller, 1)  # begins first, and travels with the reservation
+            validators = self._catalogue.known(principal.organization, principal.mode)
+            if validators is None or validators.has(draft.type):
+                with caller.within(too_slow_to_check):
+                    await self._conforms_now(caller, draft)
+            # Redis has a time limit of its own, far below the request's. The quota is asked first; both travel together.
+            counting = self._counting(caller, 1)
+            if arrival.name is not None:
                 await self._reserve(arrival)
-                allowance = await self.count(caller, 1)
-                if not allowance.granted:
-                    raise refused(allowance)
-                await self._still_valid(caller, arrival)
-                await self._settle(caller, arrival)
+            allowance = caller.allowance = await counting
+            if not allowance.granted:
+                raise refused(allowance)
+            if arrival.pending or arrival.checked != authenticator.changes or caller.changes != authenticator.changes:
+                with caller.within(too_slow_to_check):
+                    await self._still_valid(caller, arrival)
+                    await self._settle(caller, arrival)
             event = arrival.to_append(self._window_s)
         except ProblemError:
             await self._let_go(arrival)
@@ -199,7 +206,7 @@ class Admission:
     @staticmethod
     def _reserved(arrival: Arrival, held: Reservation | None) -> None:
         arrival.answered(held)
-        _reservations["without_redis" if held is None else held.outcome].inc()
+        _reservations.add("without_redis" if held is None else held.outcome)
 
     async def _settle(self, caller: Caller, arrival: Arrival) -> None:
         """Wait for another request under the same key, within half of the deadline, until the key is ours or taken."""
@@ -224,13 +231,17 @@ class Admission:
             reach("api.after_reserve")
         try:
             with bounded(unknown):  # what was sent cannot be taken back
-                report = await self._appender.append(event.organization, codec.encode(event), record_headers(event, caller.context))
+                sent = self._appender.send(event.organization, codec.encode(event), record_headers(event, caller.context))
+                report = await self._appender.confirmed(sent)
         except ProblemError as error:
             if error.members.get("outcome") == "not_appended":
                 await self._let_go(arrival)
             raise
         if arrival.name is not None:
             reach("api.after_append")
-            await told(self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms))
+            try:
+                await self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms)
+            except RedisUnavailable:
+                _reservations.add("not_told")
             reach("api.after_confirm")
         return Admitted(event, report)

@@ -8,7 +8,7 @@ from typing import Final
 
 from runtime.kafka import AppendError, Bus, Headers, Report
 from runtime.lifecycle import beside
-from runtime.metrics import APPENDS, Children
+from runtime.metrics import APPENDS
 from runtime.telemetry import log
 from schemas.ids import OrganizationId
 from schemas.keys import record_key
@@ -18,7 +18,7 @@ from schemas.topics import EVENTS_INGESTED
 _RETRY_AFTER: Final = {"Retry-After": "2"}
 #: A broker that refuses every new producer is not asked more often than this.
 _REBUILD_PAUSE_S: Final = 0.5
-_appends: Final = Children(APPENDS)
+_appends: Final = APPENDS.tally
 
 
 class Appender:
@@ -50,7 +50,7 @@ class Appender:
     def send(self, organization: OrganizationId, value: bytes, headers: Headers) -> asyncio.Future[Report]:
         """Send without waiting: what is sent first is first in the log. Raises the problem `not-appended`; the rest is `confirmed`'s."""
         if self._bus.outstanding >= self._in_flight_max:
-            _appends["not_appended"].inc()
+            _appends.add("not_appended")
             raise not_appended("Too many events are waiting for the log.")
         try:
             return self._bus.send(EVENTS_INGESTED, value, record_key(organization), headers=headers)
@@ -63,7 +63,7 @@ class Appender:
             report = await sent
         except AppendError as error:
             raise _problem_of(error) from error
-        _appends["appended"].inc()
+        _appends.add("appended")
         return report
 
     async def stop(self) -> None:
@@ -92,7 +92,7 @@ class Appender:
 
 
 def _problem_of(error: AppendError) -> ProblemError:
-    _appends[error.outcome].inc()
+    _appends.add(error.outcome)
     log.warning("append.failed", outcome=error.outcome, error=error.detail)
     return not_appended("The log refused it.") if error.outcome == "not_appended" else unknown()
 

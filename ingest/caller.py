@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any
 
 from access.auth import Principal
@@ -40,9 +41,13 @@ class Caller:
         #: The question to the quota, once it was asked.
         self.counting: asyncio.Future[Allowance] | None = None
         self.allowance: Allowance | None = None
-        #: Held while the key is looked up again; `refusal` is what came of it for all that follows.
-        self.looking = asyncio.Lock()
+        #: What came of looking the key up again, for all that follows.
         self.refusal: ProblemError | None = None
+
+    @cached_property
+    def looking(self) -> asyncio.Lock:
+        """Held while the key is looked up again."""
+        return asyncio.Lock()
 
     def within(self, problem: Callable[[], ProblemError]) -> Within:
         """Bound a step of the request's own task by its deadline; running out of it is `problem`."""
@@ -57,7 +62,7 @@ async def told(trip: Awaitable[Any]) -> None:
     try:
         await trip
     except RedisUnavailable:
-        RESERVATIONS.labels("not_told").inc()
+        RESERVATIONS.tally.add("not_told")
 
 
 def too_slow_to_check() -> ProblemError:

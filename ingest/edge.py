@@ -16,7 +16,7 @@ from ingest.admission import Admission, Admitted
 from ingest.bodies import ClientGone
 from ingest.caller import Caller
 from runtime.clock import Clock
-from runtime.metrics import REQUEST_SECONDS, REQUESTS, Children
+from runtime.metrics import REQUEST_SECONDS, REQUESTS
 from runtime.telemetry import event_line, log
 from schemas.problems import INTERNAL, INVALID_KEY, REQUEST_TIMEOUT, UNAVAILABLE, ProblemError
 
@@ -25,8 +25,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON: Final = "application/json"
-_requests: Final = Children(REQUESTS)
-_request_seconds: Final = Children(REQUEST_SECONDS)
+_requests: Final = REQUESTS.tally
 
 
 class Reply(NamedTuple):
@@ -46,6 +45,7 @@ class Endpoint:
     def __init__(self, clock: Clock, admission: Admission) -> None:
         self.clock = clock
         self.admission = admission
+        self._seconds = REQUEST_SECONDS.labels(self.route)
 
     async def reply(self, caller: Caller, scope: Scope, receive: Receive, began_s: float) -> Reply:
         """Raises `ProblemError` and `ClientGone`."""
@@ -65,7 +65,7 @@ class Endpoint:
             if error.problem is INVALID_KEY:
                 caller = None  # it was valid until now: who holds it is told no more about the organization than a stranger
         except ClientGone:
-            _requests[self.route, "gone"].inc()
+            _requests.add((self.route, "gone"))
             return
         except Exception as error:  # noqa: BLE001 - the edge of the process: answered as a problem, logged whole
             log.error("request.failed", request_id=context.request_id, exc_info=error)
@@ -75,8 +75,8 @@ class Endpoint:
         if caller is not None and caller.allowance is not None:
             headers.update(rate_headers(caller.allowance))
         await send_whole(send, answer.status, headers, answer.body)
-        _requests[self.route, str(answer.status)].inc()
-        _request_seconds[self.route].observe(self.clock.monotonic_s() - began_s)
+        _requests.add((self.route, str(answer.status)))
+        self._seconds.observe(self.clock.monotonic_s() - began_s)
 
     async def _refused(self, error: ProblemError, caller: Caller | None, context: Context, began_s: float) -> Reply:
         """A request that is refused for itself counts against the quota as any other."""

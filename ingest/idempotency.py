@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from importlib.resources import files
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from runtime.redis import RedisTick, RedisUnavailable, Script
 from schemas.events import Mode
@@ -67,17 +67,22 @@ class Reservations:
             Script((folder / f"{n}.lua").read_bytes()) for n in ("reserve", "confirm", "release")
         )
 
-    async def reserve(self, key: str, event_id: EventId, fingerprint: str, owner: str) -> Reservation:
+    def reserve(self, key: str, event_id: EventId, fingerprint: str, owner: str) -> Awaitable[Reservation]:
         """Atomically: take the key for `event_id`, take over a lapsed lease under its old id, or say who holds it."""
-        return (await self._ask((key,), (event_id, fingerprint, owner)))[0]
+        arguments = self._lease_ms, self._window_ms + self._lease_ms, event_id, fingerprint, owner
+        return self._tick.run_read(_first, self._reserve, (key,), arguments)
 
-    async def confirm(self, key: str, event_id: EventId, fingerprint: str, appended_at_ms: int) -> None:
-        await self._tick.run(self._confirm, (key,), event_id, fingerprint, self._until_ms(appended_at_ms))
+    def confirm(self, key: str, event_id: EventId, fingerprint: str, appended_at_ms: int) -> Awaitable[object]:
+        return self._tick.run_read(None, self._confirm, (key,), (event_id, fingerprint, self._until_ms(appended_at_ms)))
 
     async def reserve_all(self, wanted: Sequence[Wanted]) -> list[Reservation | None]:
         """As `reserve` for many keys of one organization, a hundred in a call. None where Redis gave no answer; never raises that."""
         parts = [wanted[at : at + _KEYS_MAX] for at in range(0, len(wanted), _KEYS_MAX)]
-        asked = [self._ask([one.key for one in part], [text for one in part for text in one[1:]]) for part in parts]
+        leases = self._lease_ms, self._window_ms + self._lease_ms
+        asked = [
+            self._tick.run_read(_each, self._reserve, [one.key for one in part], (*leases, *[text for one in part for text in one[1:]]))
+            for part in parts
+        ]
         answers: list[Reservation | None] = []
         for part, answer in zip(parts, await asyncio.gather(*asked, return_exceptions=True), strict=True):
             if isinstance(answer, BaseException):
@@ -102,13 +107,18 @@ class Reservations:
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return sum(len(part) for part, answer in zip(parts, answers, strict=True) if isinstance(answer, RedisUnavailable))
 
-    async def _ask(self, keys: Sequence[str], texts: Sequence[str]) -> list[Reservation]:
-        answers = await self._tick.run(self._reserve, keys, self._lease_ms, self._window_ms + self._lease_ms, *texts)
-        return [Reservation(outcome.decode(), EventId(held.decode()), int(remaining_ms)) for outcome, held, remaining_ms in answers]
-
     def _until_ms(self, appended_at_ms: int) -> int:
         return appended_at_ms + self._window_ms + _WINDOW_SLACK_MS
 
     async def release(self, key: str, event_id: EventId, owner: str) -> None:
         """After an append that certainly did not happen."""
         await self._tick.run(self._release, (key,), event_id, owner)
+
+
+def _each(answers: Sequence[Any]) -> list[Reservation]:
+    return [Reservation(outcome.decode(), EventId(held.decode()), int(remaining_ms)) for outcome, held, remaining_ms in answers]
+
+
+def _first(answers: Sequence[Any]) -> Reservation:
+    outcome, held, remaining_ms = answers[0]
+    return Reservation(outcome.decode(), EventId(held.decode()), remaining_ms)

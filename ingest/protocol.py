@@ -282,7 +282,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._unparsed = 0
         self._phase = _BUSY if self._phase is _BODY else self._phase
-        cycle = cast(Cycle, self.cycle)
+        cycle: Any = self.cycle
         if cycle.response_complete:
             return
         if not cycle.response_started:

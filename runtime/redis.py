@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
+import hiredis
 import redis.asyncio
-from hiredis import pack_command
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from runtime.clock import Clock
@@ -34,6 +34,8 @@ _COMMANDS_MAX: Final = 2_000
 _WAITING_MAX: Final = 20_000
 
 Command = tuple[str | bytes | int, ...]
+_pack: Final[Callable[[Command], bytes]] = cast(Any, hiredis.pack_command)  # its annotation wants arguments of one type
+_round_trips: Final = REDIS_ROUND_TRIPS.tally
 #: Arguments that are asked for when the round trip is sent, so that more may join until then.
 Late = Callable[[], Command]
 #: Gets an answer, or `RedisUnavailable`.
@@ -55,40 +57,47 @@ class Script:
 class _Asked:
     """One command and who waits for its answer. `late`: the script's arguments are not known before it is sent."""
 
-    __slots__ = ("arguments", "keys", "late", "script", "waiter")
+    __slots__ = ("arguments", "keys", "late", "read", "script", "waiter")
 
     def __init__(
-        self, script: Script | None, keys: Sequence[str], arguments: Command, late: Late | None, waiter: asyncio.Future[Any] | OnAnswer
+        self,
+        script: Script | None,
+        keys: Sequence[str],
+        arguments: Command,
+        late: Late | None,
+        waiter: asyncio.Future[Any] | OnAnswer,
+        read: Callable[[Any], Any] | None = None,
     ) -> None:
         self.script = script
         self.keys = keys
         self.arguments = arguments
         self.late = late
         self.waiter = waiter
+        self.read = read
 
     def packed(self) -> bytes:
         if self.script is None:
-            return _packed(self.arguments)
+            return _pack(self.arguments)
         if self.late is not None:
             self.arguments, self.late = self.late(), None
-        return _packed(("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.arguments))
+        return _pack(("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.arguments))
 
     def whole(self) -> bytes:
         """The script by its text, for a Redis that was restarted and has forgotten it; it knows it afterwards."""
         source = b"" if self.script is None else self.script.source
-        return _packed(("EVAL", source, len(self.keys), *self.keys, *self.arguments))
+        return _pack(("EVAL", source, len(self.keys), *self.keys, *self.arguments))
 
     def answered(self, answer: Any) -> None:
-        waiter = self.waiter
+        waiter, failed = self.waiter, isinstance(answer, Exception)
         if callable(waiter):
-            waiter(RedisUnavailable(str(answer)) if isinstance(answer, Exception) else answer)
+            waiter(RedisUnavailable(str(answer)) if failed else answer)
         elif waiter.done():
             return
-        elif isinstance(answer, Exception):
+        elif failed:
             waiter.set_exception(RedisUnavailable(str(answer)))
             waiter.exception()  # whoever went away need not be told
         else:
-            waiter.set_result(answer)
+            waiter.set_result(answer if self.read is None else self.read(answer))
 
 
 class _Trip:
@@ -110,7 +119,7 @@ class RedisTick:
     def __init__(self, settings: RedisSettings, clock: Clock, *, watch: str, on_watched: Callable[[bytes | None], None]) -> None:
         self._settings = settings
         self._clock = clock
-        self._watching = _packed(("GET", watch))
+        self._watching = _pack(("GET", watch))
         self._on_watched = on_watched
         self._waiting: list[_Asked] = []
         self._trips: list[_Trip] = []
@@ -118,7 +127,6 @@ class RedisTick:
         self._connecting: asyncio.Task[None] | None = None
         self._wire: Wire | None = None
         self._closed_until_s = 0.0
-        self._ok = REDIS_ROUND_TRIPS.labels("ok")
         #: Round trips that failed: whoever trusts what Redis holds looks whether this has changed.
         self.failures = 0
         self._pool: Any = redis.asyncio.ConnectionPool.from_url(
@@ -141,8 +149,14 @@ class RedisTick:
 
     def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> asyncio.Future[Any]:
         """Queue a script."""
+        return self.run_read(None, script, keys, arguments)
+
+    def run_read(
+        self, read: Callable[[Any], Any] | None, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes | int]
+    ) -> asyncio.Future[Any]:
+        """Queue a script; `read` makes what the future gets of its answer, and may not fail."""
         future = asyncio.get_running_loop().create_future()
-        self._queue(_Asked(script, keys, arguments, None, future))
+        self._queue(_Asked(script, keys, tuple(arguments), None, future, read))
         return future
 
     def run_late(self, script: Script, keys: Sequence[str], arguments: Late, on_answer: OnAnswer) -> None:
@@ -154,7 +168,7 @@ class RedisTick:
         return self.execute("PING")
 
     def _queue(self, asked: _Asked) -> None:
-        if not self.available or len(self._waiting) >= _WAITING_MAX:
+        if (self._closed_until_s and not self.available) or len(self._waiting) >= _WAITING_MAX:
             unavailable = RedisUnavailable("Redis is left alone after a failure")
             if callable(asked.waiter):
                 asyncio.get_running_loop().call_soon(asked.answered, unavailable)
@@ -162,7 +176,8 @@ class RedisTick:
                 asked.answered(unavailable)
             return
         self._waiting.append(asked)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled and len(self._trips) < _TRIPS_MAX and self._connecting is None:
@@ -208,7 +223,9 @@ class RedisTick:
         if isinstance(answers, Exception):
             self._failed(answers)
             return
-        forgotten = [place for place, asked in enumerate(trip.asked, 1) if asked.script is not None and _is_unknown(answers[place])]
+        forgotten: Sequence[int] = ()
+        if ResponseError in map(type, answers):
+            forgotten = [place for place, asked in enumerate(trip.asked, 1) if asked.script is not None and _is_unknown(answers[place])]
         if forgotten and self._wire is not None:
             commands = [self._watching, *(trip.asked[place - 1].whole() for place in forgotten)]
 
@@ -230,7 +247,7 @@ class RedisTick:
         if isinstance(answers[0], Exception):
             self._failed(answers[0])
             return
-        self._ok.inc()
+        _round_trips.add("ok")
         trip.timer.cancel()
         self._trips.remove(trip)
         self._on_watched(answers[0])
@@ -240,7 +257,7 @@ class RedisTick:
             self._schedule()
 
     def _failed(self, error: Exception) -> None:
-        REDIS_ROUND_TRIPS.labels("failed").inc()
+        _round_trips.add("failed")
         self.failures += 1
         self._closed_until_s = max(self._closed_until_s, self._clock.monotonic_s() + self._settings.retry_after_s)
         log.warning("redis.unavailable", error=repr(error), retry_after_s=self._settings.retry_after_s)
@@ -267,10 +284,6 @@ class RedisTick:
         self._drop("Redis is being closed")
         if connecting is not None:
             await asyncio.gather(connecting, return_exceptions=True)
-
-
-def _packed(command: Command) -> bytes:
-    return bytes(pack_command(cast(Any, command)))  # its annotation wants arguments of one type
 
 
 def _is_unknown(answer: Any) -> bool:

@@ -113,6 +113,9 @@ class Types:
     def known(self, _organization: str, _mode: str) -> Types:
         return self
 
+    def has(self, event_type: str) -> bool:
+        return event_type == self.refused
+
     def check(self, event_type: str, _payload: bytes) -> None:
         if event_type == self.refused:
             raise ProblemError(INVALID_EVENT, "It does not conform.")
