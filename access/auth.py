@@ -128,7 +128,7 @@ class Authenticator:
         hashed, now_s = keys.digest(key), self._clock.monotonic_s()
         found = self._cache.valid(hashed, now_s)
         if found is not None:
-            _lookups.add("process")
+            _lookups["process"] += 1
             return self._usable(found, address)
         if not self._cache.once_valid(hashed):
             self._failed.check(address)

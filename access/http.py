@@ -52,9 +52,10 @@ def context_of(headers: RawHeaders, clock: Clock) -> Context:
             request_id = value.decode()
         elif name == b"traceparent":
             traceparent = value.decode("latin-1")
+    random = _random.take(_TRACE_RANDOM_BYTES + ids.RANDOM_BYTES)
     if request_id is None:
-        request_id = ids.request_id(clock.now_ms(), _random.take(ids.RANDOM_BYTES))
-    return Context(request_id, Trace.parse(traceparent, _random.take(_TRACE_RANDOM_BYTES)))
+        request_id = ids.request_id(clock.now_ms(), random[_TRACE_RANDOM_BYTES:])
+    return Context(request_id, Trace.parse(traceparent, random))
 
 
 def problem_body(error: ProblemError, request_id: str) -> bytes:

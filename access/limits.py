@@ -148,14 +148,14 @@ class Limiter:
         quota = _Quota(principal.organization, principal.mode, limit_of(principal))
         until_ms = self._used_up.get(quota) if self._used_up.kept else None
         if until_ms is not None and (wait_ms := until_ms - self.local_ms()) > 0:
-            _quota_events.add("refused", count)
+            _quota_events["refused"] += count
             refusal: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
             refusal.set_result(_allowance(quota, 0, 0, wait_ms))
             return refusal
         group = self._open.get(quota)
         if group is None:
             group = self._open[quota] = _Group(self, quota)
-            group.send(self._tick, self._script)
+            self._tick.run_late(self._script, (quota.redis_key,), group.late, group.answered)
         return group.add(count)
 
     def close_group(self, quota: _Quota, asked: int) -> tuple[int | str, ...]:
@@ -198,32 +198,31 @@ class _Group:
         self._sent_ms = 0
         self._asked = 0
 
-    def send(self, tick: RedisTick, script: Script) -> None:
-        tick.run_late(script, (self._quota.redis_key,), self._late, self._answered)
-
     def add(self, count: int) -> asyncio.Future[Allowance]:
         future: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
         self._waiting.append((count, future))
         self._asked += count
         return future
 
-    def _late(self) -> tuple[int | str, ...]:
+    def late(self) -> tuple[int | str, ...]:
+        """The script's arguments, when the round trip begins."""
         if self._arguments is None:
             self._sent_ms = self._limiter.local_ms()
             self._arguments = self._limiter.close_group(self._quota, self._asked)
         return self._arguments
 
-    def _answered(self, answer: Any) -> None:
+    def answered(self, answer: Any) -> None:
+        """The script's answer, or `RedisUnavailable`."""
         asked = self._asked
         if isinstance(answer, RedisUnavailable):
-            _quota_events.add("without_redis", asked)
+            _quota_events["without_redis"] += asked
             granted, left, reset_ms = self._limiter.alone(self._quota, asked)
         else:
             granted, left, reset_ms = answer
             self._limiter.answered(self._quota, self._sent_ms, granted, left, reset_ms)
-        _quota_events.add("granted", granted)
+        _quota_events["granted"] += granted
         if granted < asked:
-            _quota_events.add("refused", asked - granted)
+            _quota_events["refused"] += asked - granted
         for count, future in self._waiting:
             mine = min(count, granted)
             granted -= mine

@@ -22,8 +22,8 @@ from ingest.arrivals import Arrival, record_headers
 from ingest.caller import Caller, told, too_slow_to_check
 from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservation, Reservations, redis_key
+from runtime import crashpoints
 from runtime.clock import Clock
-from runtime.crashpoints import reach
 from runtime.deadlines import Deadlines, Within
 from runtime.kafka import Report
 from runtime.metrics import RESERVATIONS
@@ -143,9 +143,10 @@ class Admission:
 
     def _arrival(self, caller: Caller, draft: Draft) -> Arrival:
         principal, now_ms = caller.principal, self._clock.now_ms()
+        random = self._random.take(ids.RANDOM_BYTES + _OWNER_RANDOM_BYTES)
         event = Ingested(
             v=SCHEMA_VERSION,
-            id=ids.event_id(now_ms, self._random.take(ids.RANDOM_BYTES)),
+            id=ids.event_id(now_ms, random),
             organization=principal.organization,
             mode=principal.mode,
             type=draft.type,
@@ -162,7 +163,7 @@ class Admission:
         if draft.dedup_key is None:
             return Arrival(event, None, "", caller.changes)
         name = redis_key(principal.organization, principal.mode, draft.dedup_key)
-        return Arrival(event, name, self._random.take(_OWNER_RANDOM_BYTES).hex(), caller.changes)
+        return Arrival(event, name, random[ids.RANDOM_BYTES :].hex(), caller.changes)
 
     async def _still_valid(self, caller: Caller, arrival: Arrival) -> None:
         """After a Redis round trip and before the append: the key and the schema as that round trip left them. Raises their problems."""
@@ -206,7 +207,7 @@ class Admission:
     @staticmethod
     def _reserved(arrival: Arrival, held: Reservation | None) -> None:
         arrival.answered(held)
-        _reservations.add("without_redis" if held is None else held.outcome)
+        _reservations["without_redis" if held is None else held.outcome] += 1
 
     async def _settle(self, caller: Caller, arrival: Arrival) -> None:
         """Wait for another request under the same key, within half of the deadline, until the key is ours or taken."""
@@ -227,8 +228,8 @@ class Admission:
 
     async def _append(self, caller: Caller, arrival: Arrival, event: Ingested, bounded: Bound) -> Admitted:
         """Append and confirm. What Redis is told after the append is help for the next caller; not to have told it loses nothing."""
-        if arrival.name is not None:
-            reach("api.after_reserve")
+        if crashpoints.armed and arrival.name is not None:
+            crashpoints.reach("api.after_reserve")
         try:
             with bounded(unknown):  # what was sent cannot be taken back
                 sent = self._appender.send(event.organization, codec.encode(event), record_headers(event, caller.context))
@@ -238,10 +239,12 @@ class Admission:
                 await self._let_go(arrival)
             raise
         if arrival.name is not None:
-            reach("api.after_append")
+            if crashpoints.armed:
+                crashpoints.reach("api.after_append")
             try:
                 await self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms)
             except RedisUnavailable:
-                _reservations.add("not_told")
-            reach("api.after_confirm")
+                _reservations["not_told"] += 1
+            if crashpoints.armed:
+                crashpoints.reach("api.after_confirm")
         return Admitted(event, report)

@@ -50,7 +50,7 @@ class Appender:
     def send(self, organization: OrganizationId, value: bytes, headers: Headers) -> asyncio.Future[Report]:
         """Send without waiting: what is sent first is first in the log. Raises the problem `not-appended`; the rest is `confirmed`'s."""
         if self._bus.outstanding >= self._in_flight_max:
-            _appends.add("not_appended")
+            _appends["not_appended"] += 1
             raise not_appended("Too many events are waiting for the log.")
         try:
             return self._bus.send(EVENTS_INGESTED, value, record_key(organization), headers=headers)
@@ -63,7 +63,7 @@ class Appender:
             report = await sent
         except AppendError as error:
             raise _problem_of(error) from error
-        _appends.add("appended")
+        _appends["appended"] += 1
         return report
 
     async def stop(self) -> None:
@@ -92,7 +92,7 @@ class Appender:
 
 
 def _problem_of(error: AppendError) -> ProblemError:
-    _appends.add(error.outcome)
+    _appends[error.outcome] += 1
     log.warning("append.failed", outcome=error.outcome, error=error.detail)
     return not_appended("The log refused it.") if error.outcome == "not_appended" else unknown()
 

@@ -153,7 +153,7 @@ class BatchAdmission(Admission):
         for _ in confirmed:
             reach("api.after_append")
         if not_told := await self._reservations.confirm_all(confirmed):
-            RESERVATIONS.tally.add("not_told", not_told)
+            RESERVATIONS.tally["not_told"] += not_told
         for _ in confirmed:
             reach("api.after_confirm")
 

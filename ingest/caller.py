@@ -62,7 +62,7 @@ async def told(trip: Awaitable[Any]) -> None:
     try:
         await trip
     except RedisUnavailable:
-        RESERVATIONS.tally.add("not_told")
+        RESERVATIONS.tally["not_told"] += 1
 
 
 def too_slow_to_check() -> ProblemError:

@@ -13,6 +13,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from ingest.refusals import Refusals
 from runtime.settings import ApiSettings
 
+#: Of a request's scope: a function that gives the body if it is there already (`Cycle.whole_body`).
+WHOLE_BODY: Final = "triggers.whole_body"
 #: Headers that say where an answer ends, lower case as all names here are.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 #: What no header may hold (RFC 9110 section 5.5), beside CR and LF, which are counted.
@@ -70,6 +72,16 @@ class Cycle(RequestResponseCycle):
                 return
             self.transport.write(head)
         await super().send(message)
+
+    def whole_body(self) -> bytes | None:
+        """The body, if all of it is here and nobody has asked for it: what `receive` would give, without waiting. None otherwise."""
+        if self.more_body or self.disconnected or self.response_complete:
+            return None
+        body, self.body = bytes(self.body), bytearray()
+        self.message_event.clear()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        return body
 
     def _begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
         """Keep the head until the body comes. False for one that uvicorn has to look at."""

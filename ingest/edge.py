@@ -65,7 +65,7 @@ class Endpoint:
             if error.problem is INVALID_KEY:
                 caller = None  # it was valid until now: who holds it is told no more about the organization than a stranger
         except ClientGone:
-            _requests.add((self.route, "gone"))
+            _requests[self.route, "gone"] += 1
             return
         except Exception as error:  # noqa: BLE001 - the edge of the process: answered as a problem, logged whole
             log.error("request.failed", request_id=context.request_id, exc_info=error)
@@ -75,7 +75,7 @@ class Endpoint:
         if caller is not None and caller.allowance is not None:
             headers.update(rate_headers(caller.allowance))
         await send_whole(send, answer.status, headers, answer.body)
-        _requests.add((self.route, str(answer.status)))
+        _requests[self.route, str(answer.status)] += 1
         self._seconds.observe(self.clock.monotonic_s() - began_s)
 
     async def _refused(self, error: ProblemError, caller: Caller | None, context: Context, began_s: float) -> Reply:

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ingest import heads
-from ingest.connection import Closing, Cycle, Phase, Server, Unsent
+from ingest.connection import WHOLE_BODY, Closing, Cycle, Phase, Server, Unsent
 from ingest.heads import Refused
 
 #: Discarded after a last answer in the middle of a request; then the connection is reset.
@@ -257,6 +257,7 @@ class BoundedProtocol(HttpToolsProtocol):
         )
         cycle.wants_keep_alive = version == "1.1" and self.parser.should_keep_alive()
         cycle.refusals = self._server.refusals
+        scope[WHOLE_BODY] = cycle.whole_body  # type: ignore[typeddict-unknown-key]
         if self.parser.should_upgrade():
             framings = [header for header in self.headers if header[0] in _FRAMING]
             self._framing = framings[0] if framings else None

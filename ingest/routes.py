@@ -12,7 +12,7 @@ from access.times import rfc3339
 from ingest import formats
 from ingest.admission import Admission, Admitted
 from ingest.batches import BatchAdmission, Outcome
-from ingest.bodies import read_body
+from ingest.bodies import body_at_hand, read_body
 from ingest.caller import Caller
 from ingest.edge import JSON, Endpoint, Receive, Reply, Scope, log_append, log_refusal, too_slow_body, with_outcome
 from runtime.clock import Clock
@@ -39,8 +39,10 @@ class PostEvents(Endpoint):
     async def reply(self, caller: Caller, scope: Scope, receive: Receive, began_s: float) -> Reply:
         headers = scope["headers"]
         shape = formats.shape_of(headers)
-        with caller.within(too_slow_body):
-            body = await read_body(headers, receive, shape.coding, bytes_max=self._body_bytes_max, what=self._too_large)
+        body = body_at_hand(scope, shape.coding, bytes_max=self._body_bytes_max, what=self._too_large)
+        if body is None:
+            with caller.within(too_slow_body):
+                body = await read_body(headers, receive, shape.coding, bytes_max=self._body_bytes_max, what=self._too_large)
         draft = formats.one(body, headers, shape, payload_bytes_max=self._payload_bytes_max)
         admitted = await self.admission.one(caller, draft)
         log_append(admitted, caller.context, self.clock.monotonic_s() - began_s)

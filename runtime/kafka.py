@@ -24,7 +24,6 @@ from schemas.topics import EVENTS_INGESTED, MESSAGE_BYTES_MAX
 
 #: librdkafka's own lines become JSON lines of ours (see `runtime.telemetry`).
 LIBRDKAFKA_LOGGER: Final = logging.getLogger("librdkafka")
-_produced: Final = PRODUCED.tally
 
 Headers = Sequence[tuple[str, bytes | None]]
 Outcome = Literal["not_appended", "unknown"]
@@ -139,6 +138,8 @@ class Bus:
         self._timer: asyncio.TimerHandle | None = None
         self._hurried = False
         self._progress_s = 0.0
+        #: Records confirmed in the poll under way, by topic.
+        self._confirmed: dict[str, int] = {}
 
     @property
     def ready(self) -> bool:
@@ -242,7 +243,10 @@ class Bus:
             self._again(now_s, progress=len(self._outstanding) < waiting)
 
     def _again(self, now_s: float, *, progress: bool) -> None:
-        """After a poll: settle when the next one is due."""
+        """After a poll: count what it confirmed, and settle when the next one is due."""
+        for topic, count in self._confirmed.items():
+            PRODUCED.labels(topic).inc(count)
+        self._confirmed.clear()
         if progress:
             self._progress_s = now_s
         self._hurried = bool(self._outstanding)
@@ -260,7 +264,7 @@ class Bus:
         topic = message.topic() or ""
         if error is None:
             self._brokers_down = False
-            _produced.add(topic)
+            self._confirmed[topic] = self._confirmed.get(topic, 0) + 1
             if not future.done():
                 future.set_result(Report(topic, message.partition() or 0, message.offset() or 0, message.timestamp()[1]))
             return

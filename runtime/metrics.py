@@ -5,6 +5,7 @@ Each process serves the whole catalogue; what it does not do stays at zero. Hist
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -14,21 +15,20 @@ _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 _SLOW: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-class Tally:
-    """What the event loop counts of one counter, by label or labels: a dictionary, added to the counter when that is read.
+class Tally(defaultdict[str | tuple[str, ...], int]):
+    """What the event loop counts of one counter, by label or labels: `tally[label] += 1`. Added to the counter when that is read.
 
-    A counter's own `inc` is a lock and four calls, and an event counts in six of them. For one thread; that reads it, too.
+    A counter's own `inc` is a lock and four calls, and an event counts in six of them. For one thread, which reads it too.
     """
 
     def __init__(self) -> None:
-        self._counted: dict[str | tuple[str, ...], int] = {}
+        super().__init__(int)
 
-    def add(self, labels: str | tuple[str, ...], amount: int = 1) -> None:
-        self._counted[labels] = self._counted.get(labels, 0) + amount
-
-    def take(self) -> Iterable[tuple[tuple[str, ...], int]]:
-        counted, self._counted = self._counted, {}
-        return [((labels,) if isinstance(labels, str) else labels, amount) for labels, amount in counted.items()]
+    def take(self) -> Sequence[tuple[tuple[str, ...], int]]:
+        """What was counted since the last time."""
+        counted = [((labels,) if isinstance(labels, str) else labels, amount) for labels, amount in self.items()]
+        self.clear()
+        return counted
 
 
 class Tallied(Counter):
@@ -58,7 +58,7 @@ RESERVATIONS: Final = Tallied("triggers_reservations", "Idempotency reservations
 REDIS_ROUND_TRIPS: Final = Tallied("triggers_redis_round_trips", "Redis round trips by outcome.", ("outcome",))
 
 # Kafka producer of any process
-PRODUCED: Final = Tallied("triggers_produced_records", "Records confirmed by the broker.", ("topic",))
+PRODUCED: Final = Counter("triggers_produced_records", "Records confirmed by the broker.", ("topic",))
 PRODUCE_FAILURES: Final = Counter("triggers_produce_failures", "Records whose delivery report was an error.", ("topic",))
 
 # Processors

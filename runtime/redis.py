@@ -156,7 +156,13 @@ class RedisTick:
     ) -> asyncio.Future[Any]:
         """Queue a script; `read` makes what the future gets of its answer, and may not fail."""
         future = asyncio.get_running_loop().create_future()
-        self._queue(_Asked(script, keys, tuple(arguments), None, future, read))
+        asked = _Asked(script, keys, tuple(arguments), None, future, read)
+        if self._closed_until_s or len(self._waiting) >= _WAITING_MAX:
+            self._queue(asked)
+            return future
+        self._waiting.append(asked)
+        if not self._scheduled:
+            self._schedule()
         return future
 
     def run_late(self, script: Script, keys: Sequence[str], arguments: Late, on_answer: OnAnswer) -> None:
@@ -247,7 +253,9 @@ class RedisTick:
         if isinstance(answers[0], Exception):
             self._failed(answers[0])
             return
-        _round_trips.add("ok")
+        _round_trips["ok"] += 1
+        if self._closed_until_s != math.inf:
+            self._closed_until_s = 0.0
         trip.timer.cancel()
         self._trips.remove(trip)
         self._on_watched(answers[0])
@@ -257,7 +265,7 @@ class RedisTick:
             self._schedule()
 
     def _failed(self, error: Exception) -> None:
-        _round_trips.add("failed")
+        _round_trips["failed"] += 1
         self.failures += 1
         self._closed_until_s = max(self._closed_until_s, self._clock.monotonic_s() + self._settings.retry_after_s)
         log.warning("redis.unavailable", error=repr(error), retry_after_s=self._settings.retry_after_s)
