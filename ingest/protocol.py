@@ -255,8 +255,7 @@ class BoundedProtocol(HttpToolsProtocol):
             keep_alive=False,  # an answer that comes before the request is whole is the last
             on_response=self.on_response_complete,
         )
-        cycle.wants_keep_alive = version == "1.1" and self.parser.should_keep_alive()
-        cycle.refusals = self._server.refusals
+        cycle.wants_keep_alive, cycle.refusals = version == "1.1" and self.parser.should_keep_alive(), self._server.refusals
         scope[WHOLE_BODY] = cycle.whole_body  # type: ignore[typeddict-unknown-key]
         if self.parser.should_upgrade():
             framings = [header for header in self.headers if header[0] in _FRAMING]
