@@ -116,6 +116,8 @@ class IngestSettings(_Section):
     batch_deadline_s: Seconds = 15.0
     #: librdkafka's delivery timeout: past it the outcome of an append is unknown.
     delivery_timeout_s: Seconds = 5.0
+    #: Events wait this long for others of their partition, so that a busy broker gets fewer and larger requests.
+    linger_ms: Annotated[float, Field(ge=0)] = 1.0
     #: Lease of a pending reservation: a little longer than the delivery timeout, so that no two owners append at once.
     reservation_lease_s: Seconds = 7.0
     #: Window of idempotency, here and in the dedup table.
