@@ -63,12 +63,15 @@ class LogReader:
 
     `headers`: whether records come with theirs, which no fold looks at and which cost time.
     It goes on reading ahead of what it was asked for, so a range that begins where the last one of its partition ended is there at once.
+    `ahead_kbytes`: how far ahead it reads.
     """
 
-    def __init__(self, kafka: KafkaSettings, *, batch_records_max: int, stall_timeout_s: float, headers: bool = False) -> None:
-        self._headers = headers
+    def __init__(
+        self, kafka: KafkaSettings, *, batch_records_max: int, stall_timeout_s: float, headers: bool = False, ahead_kbytes: int = 131_072
+    ) -> None:
         self._batch_records_max = batch_records_max
         self._stall_timeout_s = stall_timeout_s
+        self._headers = headers
         #: The next offset to hand out and the next to come from the broker, of each partition that is being read.
         self._next: dict[Place, int] = {}
         self._coming: dict[Place, int] = {}
@@ -83,9 +86,9 @@ class LogReader:
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 20,
                 "fetch.queue.backoff.ms": 5,
-                "max.partition.fetch.bytes": 16 * 1024 * 1024,
+                "max.partition.fetch.bytes": min(16, max(1, ahead_kbytes // 1024)) * 1024 * 1024,
                 "queued.min.messages": 1_000_000,
-                "queued.max.messages.kbytes": 131_072,
+                "queued.max.messages.kbytes": ahead_kbytes,
             },
             logger=LIBRDKAFKA_LOGGER,
         )
@@ -201,5 +204,24 @@ def bounds(kafka: KafkaSettings, places: Iterable[Place]) -> dict[Place, Range]:
             (topic, number): Range(*consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_REQUEST_TIMEOUT_S))
             for topic, number in places
         }
+    finally:
+        consumer.close()
+
+
+def since(kafka: KafkaSettings, times: Mapping[Place, int]) -> dict[Place, Range]:
+    """From the first record of each partition that is not older than a time (Unix ms) to the partition's end.
+
+    Raises `confluent_kafka.KafkaException`. By a consumer of its own, as `bounds`.
+    """
+    consumer = Consumer({**client_config(kafka, "since"), "group.id": "triggers-since"}, logger=LIBRDKAFKA_LOGGER)
+    try:
+        asked = [TopicPartition(topic, number, max(0, at_ms)) for (topic, number), at_ms in times.items()]
+        found = {}
+        for tp in consumer.offsets_for_times(asked, timeout=_REQUEST_TIMEOUT_S) if asked else ():
+            if tp.error is not None:
+                raise KafkaException(tp.error)
+            low, high = consumer.get_watermark_offsets(TopicPartition(tp.topic, tp.partition), timeout=_REQUEST_TIMEOUT_S)
+            found[tp.topic, tp.partition] = Range(max(low, tp.offset) if tp.offset >= 0 else high, high)
+        return found
     finally:
         consumer.close()

@@ -231,6 +231,17 @@ class RebuildSettings(_Section):
     stall_timeout_s: Seconds = 30.0
 
 
+class OperatingSettings(_Section):
+    """Of the tools that look at a system: explain, doctor, dead and rejected."""
+
+    #: Records of the log that one command reads at most; it says so where it stopped.
+    read_records_max: Positive = 10_000_000
+    #: Silence of the broker after which such a command gives up.
+    stall_timeout_s: Seconds = 10.0
+    #: An id's time and its record's time may differ by this: clocks of two machines, and the way to the broker.
+    clock_slack_s: Seconds = 60.0
+
+
 class TelemetrySettings(_Section):
     log_level: str = "info"
     #: One wide JSON line per event and stage. Without it only lines about the process itself are written.
@@ -261,6 +272,7 @@ class Settings(BaseSettings):
     processor: ProcessorSettings = ProcessorSettings()
     delivery: DeliverySettings = DeliverySettings()
     rebuild: RebuildSettings = RebuildSettings()
+    operating: OperatingSettings = OperatingSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @property

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import typer
 
-from triggers.commands import admin, audit, endpoints, event_types, keyring, keys, lost_offsets, operators, organizations, rebuild, run
+from triggers.commands import (
+    admin,
+    audit,
+    endpoints,
+    event_types,
+    explain,
+    keyring,
+    keys,
+    lost_offsets,
+    operators,
+    organizations,
+    rebuild,
+    run,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.")
 admin.register(app)
 run.register(app)
 rebuild.register(app)
 lost_offsets.register(app)
+explain.register(app)
 app.add_typer(organizations.org, name="org")
 app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
