@@ -7,6 +7,7 @@ import typer
 from triggers.commands import (
     admin,
     audit,
+    doctor,
     endpoints,
     event_types,
     explain,
@@ -17,7 +18,10 @@ from triggers.commands import (
     organizations,
     rebuild,
     run,
+    topics,
 )
+    admin, audit, doctor, endpoints, event_types, explain, keyring, keys, operators, organizations, rebuild, run, topics,
+)  # fmt: skip
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.")
 admin.register(app)
@@ -25,6 +29,8 @@ run.register(app)
 rebuild.register(app)
 lost_offsets.register(app)
 explain.register(app)
+doctor.register(app)
+app.add_typer(topics.topics, name="topics")
 app.add_typer(organizations.org, name="org")
 app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
