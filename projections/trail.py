@@ -180,9 +180,9 @@ class Trail:
             if not self._is_ours(entry.event_id, entry.organization, entry.mode):
                 return
             if isinstance(entry, Planned):
-                # A plan without any endpoint is not known to the fold either.
-                if entry.endpoint_ids or entry.held:
-                    self.planned(Plan(at, tuple(sorted(entry.endpoint_ids)), tuple(sorted(set(entry.held) - set(entry.endpoint_ids)))))
+                takers = {*entry.endpoint_ids, *entry.fifo}
+                if takers or entry.held:  # one without any endpoint is not known to the fold either
+                    self.planned(Plan(at, tuple(sorted(takers)), tuple(sorted(set(entry.held) - takers))))
             elif isinstance(entry, Attempted):
                 self.attempted(at, entry)
         elif at.topic == DELIVERIES_DEAD:

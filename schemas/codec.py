@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.deliveries import DeadLetter, FifoPosition, JournalRecord, RetryTask
 from schemas.events import SCHEMA_VERSION, Accepted, Ack, Attribute, Duplicate, Ingested
+from schemas.lifecycle import LifecycleRecord
 
 T = TypeVar("T")
 
@@ -113,6 +114,7 @@ journal: Final[Codec[JournalRecord]] = Codec(*JournalRecord.__args__)
 retry_task: Final[Codec[RetryTask]] = Codec(RetryTask)
 dead_letter: Final[Codec[DeadLetter]] = Codec(DeadLetter)
 fifo_position: Final[Codec[FifoPosition]] = Codec(FifoPosition)
+lifecycle: Final[Codec[LifecycleRecord]] = Codec(LifecycleRecord)
 
 
 def encode(record: msgspec.Struct) -> bytes:

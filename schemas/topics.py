@@ -108,7 +108,7 @@ _FIXED: Final[tuple[Topic, ...]] = (
         # and is written again before compaction may take it away (`delivery.fifo`).
         extra={"min.compaction.lag.ms": str(_DAY_MS // 24), "segment.ms": str(_DAY_MS // 24), "segment.bytes": "16777216"},
     ),
-    Topic(LIFECYCLE, "reserved"),
+    Topic(LIFECYCLE, "schemas.lifecycle.LifecycleRecord"),
     Topic(
         DEDUP_CHANGELOG,
         "processors.dedup.Marker",

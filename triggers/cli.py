@@ -7,6 +7,7 @@ import typer
 from triggers.commands import (
     admin,
     audit,
+    dead,
     doctor,
     endpoints,
     event_types,
@@ -17,11 +18,10 @@ from triggers.commands import (
     operators,
     organizations,
     rebuild,
+    rejected,
     run,
     topics,
 )
-    admin, audit, doctor, endpoints, event_types, explain, keyring, keys, operators, organizations, rebuild, run, topics,
-)  # fmt: skip
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.")
 admin.register(app)
@@ -37,6 +37,8 @@ app.add_typer(operators.operator, name="operator")
 app.add_typer(endpoints.endpoint, name="endpoint")
 app.add_typer(keyring.keyring, name="keyring")
 app.add_typer(audit.audit, name="audit")
+app.add_typer(dead.dead, name="dead")
+app.add_typer(rejected.rejected, name="rejected")
 app.add_typer(event_types.event_type, name="event-type")
 
 

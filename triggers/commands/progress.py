@@ -15,8 +15,8 @@ _REDRAW_EVERY_S: Final = 0.2
 class ReadingLine:
     """`(topic, records read, records of the range)`, as often as one likes."""
 
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, *, streaming: bool) -> None:
+        self._terminal = sys.stderr.isatty() and not (streaming and sys.stdout.isatty())
         self._shown_s = 0.0
 
     def __call__(self, topic: str, done: int, total: int) -> None:
@@ -31,9 +31,9 @@ class ReadingLine:
 
 
 @contextmanager
-def reading() -> Iterator[ReadingLine]:
-    """The line, taken away again when the reading is over, however it ended."""
-    line = ReadingLine()
+def reading(*, streaming: bool = False) -> Iterator[ReadingLine]:
+    """The line, taken away again when the reading is over, however it ended. None where rows are `streaming` to the same terminal."""
+    line = ReadingLine(streaming=streaming)
     try:
         yield line
     finally:

@@ -20,6 +20,7 @@ CODECS: dict[str, Codec[Any]] = {
     "deliveries.retry": codec.retry_task,
     "deliveries.dead": codec.dead_letter,
     "deliveries.fifo": codec.fifo_position,
+    "lifecycle": codec.lifecycle,
 }
 EXAMPLES = [
     pytest.param(folder.name, example.read_bytes(), id=f"{folder.name}/{example.name}")
