@@ -8,9 +8,9 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -18,6 +18,7 @@ from runtime.kafka import LIBRDKAFKA_LOGGER, Headers, client_config
 from runtime.settings import KafkaSettings
 from schemas.records import Record
 
+T = TypeVar("T")
 #: (topic, partition).
 Place = tuple[str, int]
 
@@ -28,6 +29,9 @@ _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 _HELD_MAX: Final = 5_000
 _POLL_S: Final = 0.2
 _REQUEST_TIMEOUT_S: Final = 10.0
+#: What a client meets in the moments in which a partition gets its leader.
+_MOVING: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_MOVING_PAUSE_S: Final = 0.2
 #: What librdkafka reports and tries again by itself.
 _PASSING: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT})
 
@@ -198,30 +202,51 @@ def bounds(kafka: KafkaSettings, places: Iterable[Place]) -> dict[Place, Range]:
 
     By a consumer of its own: librdkafka lets such a question time out where something is assigned.
     """
-    consumer = Consumer({**client_config(kafka, "rebuild"), "group.id": "triggers-rebuild"}, logger=LIBRDKAFKA_LOGGER)
-    try:
-        return {
-            (topic, number): Range(*consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_REQUEST_TIMEOUT_S))
-            for topic, number in places
-        }
-    finally:
-        consumer.close()
+    with _asker(kafka) as consumer:
+        return {place: _watermarks(consumer, place) for place in places}
 
 
 def since(kafka: KafkaSettings, times: Mapping[Place, int]) -> dict[Place, Range]:
-    """From the first record of each partition that is not older than a time (Unix ms) to the partition's end.
-
-    Raises `confluent_kafka.KafkaException`. By a consumer of its own, as `bounds`.
-    """
-    consumer = Consumer({**client_config(kafka, "since"), "group.id": "triggers-since"}, logger=LIBRDKAFKA_LOGGER)
-    try:
-        asked = [TopicPartition(topic, number, max(0, at_ms)) for (topic, number), at_ms in times.items()]
+    """From the first record of each partition that is not older than a time (Unix ms) to the partition's end. Raises as `bounds`."""
+    if not times:
+        return {}
+    asked = [TopicPartition(topic, number, max(0, at_ms)) for (topic, number), at_ms in times.items()]
+    with _asker(kafka) as consumer:
         found = {}
-        for tp in consumer.offsets_for_times(asked, timeout=_REQUEST_TIMEOUT_S) if asked else ():
-            if tp.error is not None:
-                raise KafkaException(tp.error)
-            low, high = consumer.get_watermark_offsets(TopicPartition(tp.topic, tp.partition), timeout=_REQUEST_TIMEOUT_S)
+        for tp in _again(lambda: _offsets(consumer, asked)):
+            low, high = _watermarks(consumer, (tp.topic, tp.partition))
             found[tp.topic, tp.partition] = Range(max(low, tp.offset) if tp.offset >= 0 else high, high)
         return found
+
+
+@contextmanager
+def _asker(kafka: KafkaSettings) -> Iterator[Consumer]:
+    consumer = Consumer({**client_config(kafka, "rebuild"), "group.id": "triggers-rebuild"}, logger=LIBRDKAFKA_LOGGER)
+    try:
+        yield consumer
     finally:
         consumer.close()
+
+
+def _watermarks(consumer: Consumer, place: Place) -> Range:
+    return Range(*_again(lambda: consumer.get_watermark_offsets(TopicPartition(*place), timeout=_REQUEST_TIMEOUT_S)))
+
+
+def _offsets(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
+    found = consumer.offsets_for_times(asked, timeout=_REQUEST_TIMEOUT_S)
+    for tp in found:
+        if tp.error is not None:
+            raise KafkaException(tp.error)
+    return found
+
+
+def _again(ask: Callable[[], T]) -> T:
+    """Ask until it is answered, while a partition gets its leader. Raises `confluent_kafka.KafkaException`."""
+    deadline_s = time.monotonic() + _REQUEST_TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or time.monotonic() > deadline_s:
+                raise
+            time.sleep(_MOVING_PAUSE_S)

@@ -74,6 +74,8 @@ def test_an_event_with_every_kind_of_delivery_has_the_same_story_from_postgres_a
         delivered, _ = make_endpoint(system.settings, tenant.organization, good.url())
         dead, _ = make_endpoint(system.settings, tenant.organization, bad.url())
         retrying, _ = make_endpoint(system.settings, tenant.organization, bad.url(), **hour)
+        disabled, _ = make_endpoint(system.settings, tenant.organization, good.url("/disabled"))
+        assert client.post(f"/endpoints/{disabled}/disable").status_code == 200
         trace = "0af7651916cd43dd8448eb211c80319c"
         client.headers["traceparent"] = f"00-{trace}-b7ad6b7169203331-01"
         event_id = post(client, idempotency_key="order-17", subject="order/17")
@@ -90,11 +92,18 @@ def test_an_event_with_every_kind_of_delivery_has_the_same_story_from_postgres_a
         until(lambda: story(told(run(event_id, "--json")))["deliveries"][0]["attempts"] != [], 30, "the fold")
         from_folds = told(run(event_id, "--json", "--organization", tenant.organization))
         people = run(event_id).stdout
+        seen = client.get(f"/events/{event_id}").json()
 
     coming = {one["endpoint_id"]: one.pop("next") for made in (from_log, from_folds) for one in made["deliveries"]}
     assert story(from_log) == story(from_folds)  # the next attempt hops from topic to topic meanwhile
     assert (from_log["source"]["folds"], from_folds["source"]["folds"]) == ("not asked", "read")
     assert from_log["source"]["whole"] and from_folds["source"]["whole"]
+
+    # What its owner sees is the same, without the workings of the log.
+    assert {one["endpoint_id"]: one["state"] for one in seen["deliveries"]} == wanted
+    upcoming = {one["endpoint_id"]: one["next_attempt"] for one in seen["deliveries"]}
+    assert upcoming == {delivered: None, dead: None, retrying: {"attempt": 2, "not_before": coming[retrying]["not_before"]}}
+    assert seen["held"] == from_log["plan"]["held"] == [disabled]
 
     assert coming[delivered] is coming[dead] is None
     assert coming[retrying]["attempt"] == 2
@@ -178,6 +187,19 @@ def test_without_postgres_the_log_alone_tells_it_and_says_so(run: Explain, clien
     assert (made["status"], made["organization"]) == ("accepted", tenant.organization)
     assert "refused" in made["source"]["folds"]
     assert "hunter2" not in result.stdout + run(event_id, **away).stdout
+
+
+def test_without_kafka_the_folds_tell_what_they_know_and_without_both_it_fails(run: Explain, client: httpx.Client) -> None:
+    event_id = post(client)
+    accepted(client, event_id)
+    nowhere = f"127.0.0.1:{free_ports(1)[0]}"
+    away = {"TRIGGERS_KAFKA__BOOTSTRAP_SERVERS": nowhere, "TRIGGERS_OPERATING__STALL_TIMEOUT_S": "1"}
+    made = told(run(event_id, "--json", **away))
+    assert (made["status"], made["source"]["folds"], made["source"]["whole"]) == ("accepted", "read", False)
+    assert "is the broker up?" in made["source"]["log"]
+    result = run(event_id, **away, TRIGGERS_POSTGRES__DSN=f"postgresql://u@{nowhere}/x")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the log could not be read" in result.stderr
 
 
 def test_an_id_that_nobody_knows_ends_with_its_own_status_and_says_what_was_read(run: Explain, client: httpx.Client) -> None:
