@@ -137,6 +137,6 @@ def test_an_event_that_dedup_has_not_come_to_is_pending_and_one_that_lost_says_t
 def test_a_parked_record_of_the_event_is_told_and_one_of_a_stranger_is_not() -> None:
     error = codec.CodecError("unknown_version", "9")
     headers = [*HEADERS, *codec.rejected_headers(EVENTS_INGESTED, 3, 10, error)]
-    parked = [(EVENTS_REJECTED, Record(1, 1, key, b"{}", headers)) for key in (KEY, OTHERS.encode())]
+    parked = [(EVENTS_REJECTED, Record(place, 1, key, b"{}", headers)) for place, key in enumerate((KEY, OTHERS.encode()))]
     made = story([(EVENTS_INGESTED, Record(10, 100, KEY, b"{}", HEADERS)), *parked])
     assert (made["status"], made["ingested"][0]["verdict"], len(made["rejected"])) == ("rejected", "rejected", 1)
