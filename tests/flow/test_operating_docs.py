@@ -39,7 +39,7 @@ def variables(page: str, system: System) -> Iterator[Mapping[str, str]]:
     """What the page speaks of."""
     tenant = make_tenant(system.settings, f"runbook {page}")
     with Receiver() as receiver, httpx.Client(base_url=system.url, headers={"X-API-Key": tenant.key}, timeout=20) as client:
-        spoken_of = {"dead-letters.md": a_dead_letter, "explain.md": an_event}.get(page)
+        spoken_of = {"dead-letters.md": a_dead_letter, "doctor.md": settled_groups, "explain.md": an_event}.get(page)
         made = {} if spoken_of is None else spoken_of(system, tenant, receiver, client)
         yield {"ORG": tenant.organization, **made}
 
@@ -78,6 +78,17 @@ def a_dead_letter(system: System, tenant: Tenant, receiver: Receiver, client: ht
 
     until(both, 60, "the letter and the rejected record", 0.2)
     return places
+
+
+def settled_groups(system: System, _tenant: Tenant, _receiver: Receiver, _client: httpx.Client) -> dict[str, str]:
+    """The system may have started a moment ago: its workers are still getting their partitions."""
+
+    def settled() -> bool:
+        ran = CliRunner().invoke(app, ["doctor", "--only=groups", "--json"], env=system.environment)
+        return bool(json.loads(ran.stdout)["severity"] == "ok")
+
+    until(settled, 60, "groups that have all their partitions", 0.5)
+    return {}
 
 
 def post(client: httpx.Client) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import typer
 
@@ -15,6 +15,7 @@ from projections.trail import At
 from runtime.clock import SYSTEM
 from runtime.settings import Settings
 from schemas.codec import CodecError
+from schemas.deliveries import DeadReason
 from schemas.topics import DELIVERIES_DEAD
 from triggers.commands.output import Json, explained, show, show_one
 from triggers.commands.progress import reading
@@ -23,7 +24,7 @@ from triggers.drop import drop
 
 dead = typer.Typer(no_args_is_help=True, help="Dead letters: deliveries that were given up.")
 
-_REASONS: Final = ("exhausted", "gone", "endpoint_missing")
+_REASONS: Final[tuple[str, ...]] = get_args(DeadReason)
 
 
 @dead.command("list")

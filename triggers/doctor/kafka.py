@@ -17,7 +17,7 @@ from confluent_kafka.admin._resource import ResourceType
 from runtime.settings import Settings
 from runtime.topic_plan import compare
 from runtime.topics import admin
-from schemas.topics import DEDUP_APP, DELIVERY_GROUP, MESSAGE_BYTES_MAX, PROJECT_APP, Topic, declared, retry_topic
+from schemas.topics import DEDUP_APP, DELIVERY_GROUP, EVENTS_ACCEPTED, MESSAGE_BYTES_MAX, PROJECT_APP, Topic, declared, retry_topic
 from triggers.doctor.findings import Said, bad, ok, warn
 
 #: Group → the command that runs a member of it.
@@ -127,7 +127,9 @@ def _members(group: str, command: str, found: Any, read: list[Topic], settings: 
         yield bad(f"group {group} has no member", f"start `{command}`; if it runs, its log says why it left")
         return
     assigned = {(tp.topic, tp.partition) for member in found.members for tp in member.assignment.topic_partitions}
-    wanted = {(topic.name, number) for topic in read for number in range(settings.kafka.partitions)}
+    # Delivery shares out one topic; whoever has a partition of it takes that of the others along (ADR 13).
+    shared = [topic.name for topic in read if group != DELIVERY_GROUP or topic.name == EVENTS_ACCEPTED]
+    wanted = {(name, number) for name in shared for number in range(settings.kafka.partitions)}
     state = found.state.name.lower()
     if missing := sorted(f"{topic}[{number}]" for topic, number in wanted - assigned):
         yield warn(
@@ -154,8 +156,8 @@ def _offsets(client: AdminClient, group: str, read: list[Topic], settings: Setti
     if none and group == DELIVERY_GROUP:
         yield bad(
             f"group {group} has no offsets for {_some(none)}",
-            "run `triggers topics apply`. If it gives none, records are there and offsets were lost: decide where to begin, and set them "
-            "with kafka-consumer-groups --reset-offsets",
+            "run `triggers topics apply`. If it gives none, records are there and offsets were lost: decide where to begin with "
+            "`triggers lost-offsets` (docs/operating/lost-offsets.md)",
         )
     elif none:
         yield warn(f"group {group} has never committed on {_some(none)}", "if it has run before, its offsets were lost: see its log")
