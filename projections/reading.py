@@ -118,7 +118,8 @@ class Reading:
         """What the folds know of an event."""
         found = await queries.find_event(connection, owner, event_id)
         if found is not None:
-            return _accepted(event_id, found, await queries.find_attempts(connection, owner, event_id))
+            attempts = await queries.find_attempts(connection, owner, event_id)
+            return _accepted(event_id, found, attempts, await queries.find_held(connection, owner, event_id))
         lost = await queries.find_duplicate(connection, owner, event_id)
         if lost is None:
             return None
@@ -223,7 +224,19 @@ def _item(item: queries.Item) -> dict[str, Any]:
     }
 
 
-def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt]) -> dict[str, Any]:
+def _state(attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a delivery has come to, and the attempt that is to come: success is final, else the last attempt decides."""
+    if any(one["outcome"] == "delivered" for one in attempts):
+        return {"state": "delivered", "next_attempt": None}
+    last = attempts[-1] if attempts else None
+    if last is None:
+        return {"state": "planned", "next_attempt": {"attempt": 1, "not_before": None}}
+    if last["next"] == "retry":
+        return {"state": "retrying", "next_attempt": {"attempt": last["attempt"] + 1, "not_before": last["next_at"]}}
+    return {"state": "dead", "next_attempt": None}
+
+
+def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt], held: list[str]) -> dict[str, Any]:
     deliveries: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         attempts = deliveries.setdefault(row.endpoint_id, [])
@@ -248,5 +261,6 @@ def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attemp
         "ingested": {"partition": found.partition, "offset": found.ingested_offset, "appended_at": rfc3339(found.appended_at_ms)},
         "accepted": {"generation": found.generation, "partition": found.partition, "offset": found.position},
         "ack": None if found.acked_at_ms is None else {"acked_at": rfc3339(found.acked_at_ms), "offset": found.ack_offset},
-        "deliveries": [{"endpoint_id": endpoint, "attempts": attempts} for endpoint, attempts in deliveries.items()],
+        "deliveries": [{"endpoint_id": endpoint, **_state(attempts), "attempts": attempts} for endpoint, attempts in deliveries.items()],
+        "held": held,
     }

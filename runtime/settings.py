@@ -233,6 +233,22 @@ class RebuildSettings(_Section):
     stall_timeout_s: Seconds = 30.0
 
 
+class OperatingSettings(_Section):
+    """Of the tools that look at a system: explain, doctor, dead and rejected."""
+
+    #: Records of the log that one command reads at most; it says so where it stopped.
+    read_records_max: Positive = 10_000_000
+    #: Silence of the broker after which such a command gives up.
+    stall_timeout_s: Seconds = 10.0
+    #: A check of the doctor that takes longer is given up; the others go on.
+    check_timeout_s: Seconds = 10.0
+    #: Records that a group has not taken and clocks that differ by more than this are worth a warning.
+    lag_records_max: Positive = 10_000
+    clock_skew_s: Seconds = 1.0
+    #: An id's time and its record's time may differ by this: clocks of two machines, and the way to the broker.
+    clock_slack_s: Seconds = 60.0
+
+
 class TelemetrySettings(_Section):
     log_level: str = "info"
     #: One wide JSON line per event and stage. Without it only lines about the process itself are written.
@@ -263,6 +279,7 @@ class Settings(BaseSettings):
     processor: ProcessorSettings = ProcessorSettings()
     delivery: DeliverySettings = DeliverySettings()
     rebuild: RebuildSettings = RebuildSettings()
+    operating: OperatingSettings = OperatingSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @property

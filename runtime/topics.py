@@ -23,7 +23,7 @@ _REQUEST_TIMEOUT_S: Final = 30.0
 #: LOG_EMERG of syslog(3), which librdkafka does not use.
 _LOG_NOTHING: Final = 0
 #: Settings that must be as declared on a topic that is there already; others may be tuned by operators.
-_GUARDED_CONFIG: Final = ("cleanup.policy", "message.timestamp.type", "unclean.leader.election.enable")
+GUARDED_CONFIG: Final = ("cleanup.policy", "message.timestamp.type", "unclean.leader.election.enable")
 
 
 class TopicMismatch(RuntimeError):
@@ -100,7 +100,7 @@ def _guard_config(client: AdminClient, topics: Sequence[Topic]) -> None:
     answers = client.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in wanted], request_timeout=_REQUEST_TIMEOUT_S)
     for resource, answer in answers.items():
         found = answer.result(_REQUEST_TIMEOUT_S)
-        for name in _GUARDED_CONFIG:
+        for name in GUARDED_CONFIG:
             value, want = found[name].value, wanted[resource.name][name]
             if set(value.split(",")) != set(want.split(",")):
                 raise TopicMismatch(f"topic {resource.name} has {name}={value}, it must be {want}: set it back with kafka-configs")
