@@ -12,7 +12,7 @@ from psycopg import Connection, IsolationLevel
 from projections import queries
 from projections.log_reader import LogError, Place
 from projections.log_search import LogSearch, Progress, Span
-from projections.trail import About, Accepted, Ack, At, Lost, Plan, Trail
+from projections.trail import About, Accepted, Ack, At, Lost, Plan, Round, Trail
 from runtime.postgres import FOLDS_SCHEMA, connect
 from runtime.settings import Settings
 from runtime.sql import load
@@ -142,6 +142,8 @@ def _read_deliveries(connection: Connection[Any], trail: Trail, values: dict[str
     if plans:
         at = At(DELIVERIES_ATTEMPTS, plans[0][0], plans[0][1])
         trail.planned(Plan(at, tuple(row[2] for row in plans if not row[3]), tuple(row[2] for row in plans if row[3])))
+    for partition, offset, *asked in connection.execute(load("projections", "explain_rounds"), values):
+        trail.asked(Round(At(DELIVERIES_ATTEMPTS, partition, offset), *asked))
     for row in connection.execute(load("projections", "explain_attempts"), values):
         trail.attempted(At(DELIVERIES_ATTEMPTS, row[0], row[1]), _attempted(values, *row[2:]))
 
@@ -149,6 +151,7 @@ def _read_deliveries(connection: Connection[Any], trail: Trail, values: dict[str
 def _attempted(
     values: dict[str, Any], endpoint_id: Any, attempt: int, outcome: Any, started_at_ms: int, duration_ms: int, worker: str,
     status: int | None, error: str | None, response: str | None, next_kind: str | None, next_at_ms: int | None, dead_reason: Any,
+    of_round: Any, cause: Any,
 ) -> Attempted:  # fmt: skip
     """A row as the journal record it was folded from."""
     following: Retry | Dead | None = None
@@ -158,5 +161,5 @@ def _attempted(
         following = Dead(reason=dead_reason)
     return Attempted(
         v=SCHEMA_VERSION, endpoint_id=endpoint_id, attempt=attempt, outcome=outcome, started_at_ms=started_at_ms, duration_ms=duration_ms,
-        worker=worker, status=status, error=error, response=response, next=following, **values,
+        worker=worker, status=status, error=error, response=response, next=following, round=of_round, cause=cause, **values,
     )  # fmt: skip

@@ -128,11 +128,11 @@ class LogSearch:
         """Where its next attempts wait, and its dead letters."""
         times: dict[Place, int] = {}
         trail = self._trail
-        if trail.accepted is None or trail.plan is None:
+        if trail.accepted is None:
             return
         partition = trail.accepted.at.partition
-        for endpoint_id in trail.plan.endpoint_ids:
-            made = [one for one in trail.attempts.values() if one.endpoint_id == endpoint_id]
+        for endpoint_id in trail.endpoints():
+            made = [one for _, one in trail.made(endpoint_id, trail.last_round(endpoint_id))]
             last = max(made, key=lambda one: one.attempt, default=None)
             since_ms = (self._appended_ms() if last is None else last.started_at_ms) - self._slack_ms
             if last is None or isinstance(last.next, Retry):

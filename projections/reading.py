@@ -224,21 +224,23 @@ def _item(item: queries.Item) -> dict[str, Any]:
     }
 
 
-def _state(attempts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a delivery has come to, and the attempt that is to come: success is final, else the last attempt decides."""
-    if any(one["outcome"] == "delivered" for one in attempts):
+def _state(rows: list[queries.Attempt]) -> dict[str, Any]:
+    """What a delivery has come to, and the attempt that is to come: success is final, else the last round's last attempt decides."""
+    if any(row.outcome == "delivered" for row in rows):
         return {"state": "delivered", "next_attempt": None}
-    last = attempts[-1] if attempts else None
-    if last is None:
+    last = rows[-1]
+    if last.attempt is None:
         return {"state": "planned", "next_attempt": {"attempt": 1, "not_before": None}}
-    if last["next"] == "retry":
-        return {"state": "retrying", "next_attempt": {"attempt": last["attempt"] + 1, "not_before": last["next_at"]}}
+    if last.next == "retry":
+        return {"state": "retrying", "next_attempt": {"attempt": last.attempt + 1, "not_before": iso(last.next_at_ms)}}
     return {"state": "dead", "next_attempt": None}
 
 
 def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt], held: list[str]) -> dict[str, Any]:
     deliveries: dict[str, list[dict[str, Any]]] = {}
+    by_endpoint: dict[str, list[queries.Attempt]] = {}
     for row in rows:
+        by_endpoint.setdefault(row.endpoint_id, []).append(row)
         attempts = deliveries.setdefault(row.endpoint_id, [])
         if row.attempt is not None and row.started_at_ms is not None:
             attempts.append(
@@ -261,6 +263,8 @@ def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attemp
         "ingested": {"partition": found.partition, "offset": found.ingested_offset, "appended_at": rfc3339(found.appended_at_ms)},
         "accepted": {"generation": found.generation, "partition": found.partition, "offset": found.position},
         "ack": None if found.acked_at_ms is None else {"acked_at": rfc3339(found.acked_at_ms), "offset": found.ack_offset},
-        "deliveries": [{"endpoint_id": endpoint, **_state(attempts), "attempts": attempts} for endpoint, attempts in deliveries.items()],
+        "deliveries": [
+            {"endpoint_id": endpoint, **_state(by_endpoint[endpoint]), "attempts": attempts} for endpoint, attempts in deliveries.items()
+        ],
         "held": held,
     }

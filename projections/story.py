@@ -40,7 +40,7 @@ def document(told: Explained) -> dict[str, Any]:
         "plan": None if trail.plan is None else {
             **_at(trail.plan.at), "endpoint_ids": list(trail.plan.endpoint_ids), "held": list(trail.plan.held),
         },
-        "deliveries": [] if trail.plan is None else [_delivery(trail, endpoint) for endpoint in trail.plan.endpoint_ids],
+        "deliveries": [_delivery(trail, endpoint) for endpoint in trail.endpoints()],
         "source": {
             "folds": told.folds or "read",
             "log": told.log or "read",
@@ -79,31 +79,39 @@ def _verdict(trail: Trail, at: At) -> str:
 
 
 def _delivery(trail: Trail, endpoint_id: str) -> dict[str, Any]:
-    made = sorted((at, one) for at, one in trail.attempts.items() if one.endpoint_id == endpoint_id)
-    letters = sorted(at for at, letter in trail.dead.items() if letter.endpoint_id == endpoint_id)
-    state = state_of([one for _, one in made])
+    made, last_round = trail.made(endpoint_id), trail.last_round(endpoint_id)
+    of_last = [one for _, one in trail.made(endpoint_id, last_round)]
+    letters = sorted(at for at, letter in trail.dead.items() if (letter.endpoint_id, letter.round) == (endpoint_id, last_round))
+    state = "delivered" if any(one.outcome == "delivered" for _, one in made) else state_of(of_last)
     return {
         "endpoint_id": endpoint_id,
         "state": state,
+        "rounds": [
+            {**_at(at), "round": one.round, "cause": one.cause}
+            for at, one in sorted(trail.rounds.items())
+            if one.endpoint_id == endpoint_id
+        ],
         "attempts": [_attempt(at, one) for at, one in made],
-        "next": _next(trail, endpoint_id, [one for _, one in made]) if state in ("planned", "retrying") else None,
+        "next": _next(trail, endpoint_id, last_round, of_last) if state in ("planned", "retrying") else None,
         "dead_letter": _at(letters[0]) if letters else None,
     }
 
 
 def state_of(made: list[Attempted]) -> str:
-    """`planned` before the first attempt, `delivered`, `dead`, or `retrying`. Success is final."""
+    """Of one round: `planned` before its first attempt, `delivered`, `dead`, or `retrying`. Success is final."""
     if not made:
         return "planned"
     if any(one.outcome == "delivered" for one in made):
         return "delivered"
-    return "dead" if any(isinstance(one.next, Dead) for one in made) else "retrying"
+    return "retrying" if isinstance(made[-1].next, Retry) else "dead"
 
 
 def _attempt(at: At, one: Attempted) -> dict[str, Any]:
     following = one.next
     return {
         **_at(at),
+        "round": one.round or None,
+        "cause": one.cause,
         "attempt": one.attempt,
         "outcome": one.outcome,
         "started_at": iso(one.started_at_ms),
@@ -118,7 +126,7 @@ def _attempt(at: At, one: Attempted) -> dict[str, Any]:
     }
 
 
-def _next(trail: Trail, endpoint_id: str, made: list[Attempted]) -> dict[str, Any] | None:
+def _next(trail: Trail, endpoint_id: str, of_round: str, made: list[Attempted]) -> dict[str, Any] | None:
     """The attempt to come. Its last stay on a delay topic says where it waits; before the first one the journal alone says when."""
     last = max(made, key=lambda one: one.attempt, default=None)
     following = None if last is None else last.next
@@ -128,7 +136,8 @@ def _next(trail: Trail, endpoint_id: str, made: list[Attempted]) -> dict[str, An
         number, due_ms = following.attempt, following.not_before_ms
     else:
         return None
-    legs = [(task.hop, at, task) for at, task in trail.legs.items() if (task.endpoint_id, task.attempt) == (endpoint_id, number)]
+    wanted = (endpoint_id, of_round, number)
+    legs = [(task.hop, at, task) for at, task in trail.legs.items() if (task.endpoint_id, task.round, task.attempt) == wanted]
     if not legs:
         return {"attempt": number, "not_before": iso(due_ms), "waits_on": None, "hop": None, "put_off": 0}
     hop, at, task = max(legs, key=lambda leg: leg[:2])

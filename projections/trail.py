@@ -21,7 +21,7 @@ from schemas.codec import (
     HEADER_TRACEPARENT,
     CodecError,
 )
-from schemas.deliveries import Attempted, DeadLetter, Planned, RetryTask
+from schemas.deliveries import FIRST_ROUND, Attempted, DeadLetter, Planned, Requested, RetryTask
 from schemas.events import Ingested
 from schemas.ids import EventId
 from schemas.records import Record
@@ -96,11 +96,13 @@ class Plan(NamedTuple):
     held: tuple[str, ...]
 
 
-class Leg(NamedTuple):
-    """A stay of its next attempt on a delay topic."""
+class Round(NamedTuple):
+    """A run of a delivery's schedule that was asked for, beside the one of the plan."""
 
     at: At
-    task: RetryTask
+    endpoint_id: str
+    round: str
+    cause: str
 
 
 @dataclass
@@ -122,6 +124,8 @@ class Trail:
     plan: Plan | None = None
     #: The first record of each attempt, by its place in the journal.
     attempts: dict[At, Attempted] = field(default_factory=dict)
+    #: The first record of each round that was asked for.
+    rounds: dict[At, Round] = field(default_factory=dict)
     legs: dict[At, RetryTask] = field(default_factory=dict)
     dead: dict[At, DeadLetter] = field(default_factory=dict)
 
@@ -183,7 +187,9 @@ class Trail:
                 takers = {*entry.endpoint_ids, *entry.fifo}
                 if takers or entry.held:  # one without any endpoint is not known to the fold either
                     self.planned(Plan(at, tuple(sorted(takers)), tuple(sorted(set(entry.held) - takers))))
-            elif isinstance(entry, Attempted):
+            elif isinstance(entry, Requested):
+                self.asked(Round(at, entry.endpoint_id, entry.round, entry.cause))
+            else:
                 self.attempted(at, entry)
         elif at.topic == DELIVERIES_DEAD:
             letter = codec.dead_letter.decode(value)
@@ -242,13 +248,38 @@ class Trail:
 
     def attempted(self, at: At, attempted: Attempted) -> None:
         """The first record of an attempt stays."""
-        key = (attempted.endpoint_id, attempted.attempt)
-        known = [place for place, other in self.attempts.items() if (other.endpoint_id, other.attempt) == key]
+        key = (attempted.endpoint_id, attempted.attempt, attempted.round)
+        known = [place for place, other in self.attempts.items() if (other.endpoint_id, other.attempt, other.round) == key]
         if not known:
             self.attempts[at] = attempted
         elif at < known[0]:
             del self.attempts[known[0]]
             self.attempts[at] = attempted
+
+    def asked(self, asked: Round) -> None:
+        """The first record of a round stays."""
+        known = [at for at, other in self.rounds.items() if (other.endpoint_id, other.round) == (asked.endpoint_id, asked.round)]
+        if not known or asked.at < known[0]:
+            for at in known:
+                del self.rounds[at]
+            self.rounds[asked.at] = asked
+
+    # -- deliveries
+
+    def endpoints(self) -> list[str]:
+        """Those of the plan, and those that a round was asked for."""
+        planned = () if self.plan is None else self.plan.endpoint_ids
+        return sorted({*planned, *(one.endpoint_id for one in self.rounds.values())})
+
+    def last_round(self, endpoint_id: str) -> str:
+        """The round that was begun last."""
+        asked = [one for _, one in sorted(self.rounds.items()) if one.endpoint_id == endpoint_id]
+        return asked[-1].round if asked else FIRST_ROUND
+
+    def made(self, endpoint_id: str, of_round: str | None = None) -> list[tuple[At, Attempted]]:
+        """Attempts at an endpoint in the order of the log, of one round or of all."""
+        every = sorted(self.attempts.items(), key=lambda one: one[0])
+        return [(at, one) for at, one in every if one.endpoint_id == endpoint_id and of_round in (None, one.round)]
 
 
 def _about(event: Ingested) -> About:

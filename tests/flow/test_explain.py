@@ -130,6 +130,26 @@ def test_an_event_with_every_kind_of_delivery_has_the_same_story_from_postgres_a
         assert line in people
 
 
+def test_a_round_that_was_asked_for_is_told_with_its_cause_from_either_side(
+    run: Explain, tenant: Tenant, client: httpx.Client, system: System
+) -> None:
+    with Receiver() as receiver:
+        endpoint, _ = make_endpoint(system.settings, tenant.organization, receiver.url())
+        event_id = post(client)
+        until(lambda: len(receiver.of()) == 1, 30, "the first delivery")
+        accepted(client, event_id)
+        assert CliRunner().invoke(app, ["endpoint", "retry", endpoint, event_id], env=system.environment).exit_code == 0
+        until(lambda: len(receiver.of()) == 2, 30, "the second delivery")
+        until(lambda: len(client.get(f"/events/{event_id}").json()["deliveries"][0]["attempts"]) == 2, 30, "its fold")
+    from_log, from_folds = told(run(event_id, "--json", "--from-log")), told(run(event_id, "--json"))
+    assert story(from_log) == story(from_folds)
+    (delivery,) = from_log["deliveries"]
+    (asked,) = delivery["rounds"]
+    assert (delivery["state"], asked["cause"]) == ("delivered", "retry")
+    assert [(one["attempt"], one["round"]) for one in delivery["attempts"]] == [(1, None), (1, asked["round"])]
+    assert f"asked for: retry, {asked['round']}" in run(event_id).stdout
+
+
 def test_a_duplicate_and_a_conflict_name_the_event_they_lost_to_from_either_side(
     run: Explain, client: httpx.Client, system: System
 ) -> None:

@@ -13,7 +13,7 @@ from projections.explain import Explained
 from projections.story import document
 from projections.trail import Trail
 from schemas import codec, ids, keys
-from schemas.deliveries import Attempted, Dead, DeadLetter, PastAttempt, Planned, Retry, RetryTask
+from schemas.deliveries import Attempted, Dead, DeadLetter, PastAttempt, Planned, Requested, Retry, RetryTask
 from schemas.events import Ack, Duplicate, Ingested, Origin
 from schemas.records import Record
 from schemas.topics import (
@@ -123,6 +123,26 @@ def test_a_delivery_given_up_names_its_dead_letter() -> None:
     ]
     _, bad = story([*RECORDS, *more])["deliveries"]
     assert (bad["state"], bad["next"], bad["dead_letter"]["offset"]) == ("dead", None, 6)
+
+
+def test_a_round_that_was_asked_for_decides_after_the_first_was_given_up() -> None:
+    ended = (DELIVERIES_ATTEMPTS, Record(60, 1, KEY, codec.encode(attempt(BAD, 2, Dead(reason="exhausted"))), ()))
+    of_round = ids.round_id(1, bytes(10))
+    asked = Requested(**OF, event_id=EVENT, endpoint_id=BAD, round=of_round, cause="redrive")
+    records = [*RECORDS, ended, (DELIVERIES_ATTEMPTS, Record(61, 1, KEY, codec.encode(asked), ()))]
+    _, bad = story(records)["deliveries"]
+    assert (bad["state"], bad["next"]["attempt"], [one["cause"] for one in bad["rounds"]]) == ("planned", 1, ["redrive"])
+    again = msgspec.structs.replace(attempt(BAD, 1, Retry(attempt=2, not_before_ms=9)), round=of_round, cause="redrive")
+    waits = msgspec.structs.replace(leg(2, 7), round=of_round)
+    more = [
+        (DELIVERIES_ATTEMPTS, Record(62, 1, KEY, codec.encode(again), ())),
+        ("deliveries.retry.5s", Record(70, 1, KEY, codec.encode(waits), ())),
+    ]
+    _, bad = story([*records, *more])["deliveries"]
+    assert (bad["state"], bad["next"]["waits_on"]["offset"], len(bad["attempts"])) == ("retrying", 70, 3)
+    done = msgspec.structs.replace(attempt(BAD, 2, None), round=of_round, cause="redrive")
+    _, bad = story([*records, *more, (DELIVERIES_ATTEMPTS, Record(63, 1, KEY, codec.encode(done), ()))])["deliveries"]
+    assert (bad["state"], bad["next"]) == ("delivered", None)
 
 
 def test_an_event_that_dedup_has_not_come_to_is_pending_and_one_that_lost_says_to_whom() -> None:
