@@ -108,7 +108,12 @@ def lines(made: dict[str, Any]) -> Iterator[str]:
 
 def _delivery(delivery: dict[str, Any]) -> Iterator[str]:
     yield _row("delivery", f"{delivery['endpoint_id']}: {delivery['state']}")
+    causes = {one["round"]: one for one in delivery["rounds"]}
+    begun = None
     for one in delivery["attempts"]:
+        if one["round"] != begun:
+            begun = one["round"]
+            yield f"  asked for: {one['cause']}, {begun}" + (f"  {_place(causes[begun])}" if begun in causes else "")
         what = " ".join(str(part) for part in (one["outcome"], one["status"], one["error"] if one["error"] != "status" else None) if part)
         after = f", then dead: {one['dead_reason']}" if one["next"] == "dead" else ""
         yield f"  {one['attempt']}. {one['started_at']}, {one['duration_ms']} ms: {what}{after}  {_place(one)} by {one['worker']}"
