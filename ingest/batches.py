@@ -120,7 +120,7 @@ class BatchAdmission(Admission):
             try:
                 event = arrival.to_append(self._window_s)
                 if crashpoints.armed and arrival.name is not None:
-                    crashpoints.reach("api.after_reserve")
+                    crashpoints.reach("batch.after_reserve")
                 sent[place] = event, self._appender.send(event.organization, codec.encode(event), record_headers(event, caller.context))
             except ProblemError as error:
                 outcomes[place] = error
@@ -151,11 +151,11 @@ class BatchAdmission(Admission):
         if not confirmed:
             return
         for _ in confirmed if crashpoints.armed else ():
-            crashpoints.reach("api.after_append")
+            crashpoints.reach("batch.after_append")
         if not_told := await self._reservations.confirm_all(confirmed):
             RESERVATIONS.tally["not_told"] += not_told
         for _ in confirmed if crashpoints.armed else ():
-            crashpoints.reach("api.after_confirm")
+            crashpoints.reach("batch.after_confirm")
 
     async def _item(self, caller: Caller, arrival: Arrival) -> Outcome:
         """One that waits for another request, or for another item of its batch."""

@@ -69,8 +69,12 @@ def test_redis_killed_in_the_middle_leaves_one_row_and_every_other_201_finds_its
 
 
 @pytest.mark.parametrize(
-    ("place", "status", "records_max"), [("api.after_reserve", 201, 1), ("api.after_append", 201, 2), ("api.after_confirm", 409, 1)]
-)
+    ("place", "status", "records_max"),
+    [
+        ("api.after_reserve", 201, 1), ("api.after_append", 201, 2), ("api.after_confirm", 409, 1),
+        ("batch.after_reserve", 201, 1), ("batch.after_append", 201, 2), ("batch.after_confirm", 409, 1),
+    ],
+)  # fmt: skip
 def test_an_api_killed_on_the_way_leaves_one_id_for_whoever_asks_again(
     place: str, status: int, records_max: int, system: System, urls: list[str], tenant: Tenant, client: httpx.Client, tmp_path: Path
 ) -> None:
@@ -78,10 +82,11 @@ def test_an_api_killed_on_the_way_leaves_one_id_for_whoever_asks_again(
     armed.write_text(place)
     with started(system, f"doomed-{place}", extra={"TRIGGERS_CRASH_FILE": str(armed)}) as (doomed,):
         with pytest.raises(httpx.TransportError):
-            httpx.post(f"{doomed.url}/events", json=EVENT, headers={"X-API-Key": tenant.key}, timeout=15)
+            path, body = ("events/batch", [EVENT]) if place.startswith("batch") else ("events", EVENT)
+            httpx.post(f"{doomed.url}/{path}", json=body, headers={"X-API-Key": tenant.key}, timeout=15)
         assert not armed.exists(), "it died where it was told to"
         appended = [record.id for record in in_the_log(system.settings, tenant)]
-        assert len(appended) == (0 if place == "api.after_reserve" else 1)
+        assert len(appended) == (0 if place.endswith("after_reserve") else 1)
         told = asyncio.run(Callers(urls, tenant.key, EVENT).all(20, 20))
     named = {one.event_id for one in told}
     assert len(named) == 1
@@ -90,7 +95,7 @@ def test_an_api_killed_on_the_way_leaves_one_id_for_whoever_asks_again(
     assert [one.status for one in told].count(201) == (1 if status == 201 else 0)
     in_flight = set().union(*(one.in_flight for one in told))
     assert in_flight <= named, "the id that was reserved is the one that is appended"
-    assert bool(in_flight) == (place != "api.after_confirm")
+    assert bool(in_flight) == (not place.endswith("after_confirm"))
     records = settled(system, client, tenant)
     assert {record.id for record in records} == named
     assert len(records) <= records_max
