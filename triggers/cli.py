@@ -16,6 +16,7 @@ from triggers.commands import (
     organizations,
     rebuild,
     redeliveries,
+    replays,
     run,
 )
 
@@ -30,6 +31,7 @@ app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
 app.add_typer(endpoints.endpoint, name="endpoint")
 app.add_typer(redeliveries.dead, name="dead")
+app.add_typer(replays.replay, name="replay")
 app.add_typer(keyring.keyring, name="keyring")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(event_types.event_type, name="event-type")
