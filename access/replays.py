@@ -178,13 +178,13 @@ def get(connection: Connection[Any], replay: str) -> Replay:
     row = connection.execute(load("access", "find_replay"), {"id": replay}).fetchone()
     if row is None:
         raise NotThere(f"there is no replay {replay}: `triggers replay list` shows them")
-    return _with_parts(connection, [Replay._make(row)])[0]
+    return _with_parts(connection, [Replay(*row)])[0]
 
 
 def page(connection: Connection[Any], organization: str | None, *, before: str = "", limit: int) -> list[Replay]:
     """Newest first, of one organization or of all, from the one before an id on (an empty one is behind all)."""
     rows = connection.execute(load("access", "list_replays"), {"organization": organization, "before": before, "limit": limit})
-    return _with_parts(connection, [Replay._make(row) for row in rows])
+    return _with_parts(connection, [Replay(*row) for row in rows])
 
 
 def change(connection: Connection[Any], replay: str, *, state: State | None = None, rate_per_s: float | None = None, actor: str) -> Replay:
@@ -195,7 +195,8 @@ def change(connection: Connection[Any], replay: str, *, state: State | None = No
     with connection.transaction():
         connection.execute(load("access", "lock_replay"), {"id": replay})
         before = get(connection, replay)
-        if before.state not in ("running", "paused") and state != before.state:
+        over = before.state not in ("running", "paused") and state != before.state
+        if over and (before.state, state) != ("done", "cancelled"):  # what is done may still have retries to come
             raise NotPossible(f"the replay {before.id} is {before.state}: start another one")
         after = before._replace(state=state or before.state, rate_per_s=rate_per_s or before.rate_per_s)
         if (after.state, after.rate_per_s) == (before.state, before.rate_per_s):

@@ -4,7 +4,7 @@ The owner of the partition works a page off, asks in the log for the next one, n
 done. Whoever takes over in the middle works the page off again: what it led to is in the journal, because its source is not committed.
 A page that the control plane has beyond is a copy and is left alone.
 
-A page ends early when the replay is paused, cancelled, or has taken a minute, so that no record stays under way for long. Paused, it
+A page ends early when the replay is paused, cancelled, or has taken some seconds, so that no record stays under way for long. Paused, it
 leaves its next page in the control plane and nothing in the log: it holds nobody, however long that is. A replay waits where it is in
 front of an open circuit breaker and for a turn, never has more than a few deliveries under way, and reads with a consumer of its own.
 """
@@ -44,7 +44,7 @@ _EVENTS_MAX: Final = 100
 _BYTES_MAX: Final = 4 * 1024 * 1024
 _READS_MAX: Final = 10
 #: A page takes nothing more after this.
-_PAGE_S: Final = 60.0
+_PAGE_S: Final = 10.0
 #: Deliveries of one replay at one endpoint under way at once.
 _AT_ONCE: Final = 4
 #: Between two looks at whether it goes on and how fast.
