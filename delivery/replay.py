@@ -23,7 +23,7 @@ from access.replay_range import Selection
 from delivery.context import Context, Task
 from delivery.deliver import Deliveries
 from delivery.endpoints import Endpoint
-from delivery.journal import Journal, Page, Source
+from delivery.journal import Asked, Journal, Page, Source
 from delivery.outbox import Outbox
 from delivery.recover import requested
 from delivery.replay_state import Ended, Look
@@ -130,7 +130,7 @@ class Replays:
             await self._end(_beyond(replay), "endpoint_missing")
             return
         try:
-            found = await self._read(replay, watch, endpoint)
+            found = await self._read(replay, endpoint)
         except LookupError as error:
             log.warning("replay.log_missing", round=replay.round, endpoint_id=replay.endpoint_id, error=str(error))
             await self._end(_beyond(replay), "log_missing")
@@ -151,16 +151,16 @@ class Replays:
             await self._ask_for(following, source, headers)
         reach("replay.after_page")
 
-    async def _read(self, replay: Replay, watch: _Watch, endpoint: Endpoint) -> _Read:
-        """The next events. Raises `LookupError` for what the log does not hold. The broker is waited for."""
+    async def _read(self, replay: Replay, endpoint: Endpoint) -> _Read:
+        """The next events, paused or not: an earlier life may have begun some. Raises `LookupError` for what the log does not hold.
+        The broker is waited for.
+        """
         selection = Selection(
             replay.organization, replay.mode, since_ms=replay.since_ms, until_ms=replay.until_ms, types=replay.types,
             ingested_high=replay.ingested_high,
         )  # fmt: skip
-        offset, items = replay.next_offset, list[Item]()
-        for _ in range(_READS_MAX):
-            if offset >= replay.until_offset or items or not await watch.goes_on():
-                break
+        offset, items, reads = replay.next_offset, list[Item](), 0
+        while offset < replay.until_offset and not items and reads < _READS_MAX:
             found = dict[int, tuple[int, Ingested]]()
             high = selection.ingested_high
 
@@ -181,14 +181,17 @@ class Replays:
                 await asyncio.sleep(_READ_AGAIN_S)
                 continue
             items = [Item(record, *found[record.offset]) for record in page.records]
-            offset = page.next_offset
+            offset, reads = page.next_offset, reads + 1
         return _Read(items, msgspec.structs.replace(replay, next_offset=offset, ingested_high=selection.ingested_high))
 
     async def _deliver(self, replay: Replay, watch: _Watch, items: Sequence[Item], source: Source) -> int:
-        """How many of them were begun, in order. All that were have led to what follows them."""
+        """How many of them were begun, in order. All that were have led to what follows them.
+
+        What an earlier life began is begun whatever has to be waited for: behind this page nobody remembers it for long.
+        """
         at_once, begun = asyncio.Semaphore(_AT_ONCE), 0
 
-        async def one(item: Item) -> None:
+        async def one(item: Item, *, begun_before: bool) -> None:
             try:
                 headers = carried(item.record)
                 await self._plan([(requested(replay, item.event.id), source, headers)])
@@ -199,15 +202,17 @@ class Replays:
                 )
                 reach("replay.in_page")
             finally:
-                self._context.replay_places.release()
+                if not begun_before:
+                    self._context.replay_places.release()
                 at_once.release()
 
         async with asyncio.TaskGroup() as under_way:
             for item in items:
                 await at_once.acquire()
-                if not await self._may_begin(replay, watch):
+                begun_before = self._journal.is_asked(Asked(item.event.id, replay.endpoint_id, replay.round))
+                if not begun_before and not await self._may_begin(replay, watch):
                     break
-                under_way.create_task(one(item))
+                under_way.create_task(one(item, begun_before=begun_before))
                 begun += 1
         return begun
 
