@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from triggers.provision import Tenant, make_endpoint, make_tenant
 from triggers.receiver import Received, Receiver
 from triggers.system import System, argv, until
 
+PAGE = Path(__file__).parents[2] / "docs" / "operating" / "replay.md"
 WAIT_S = 40.0
 MARK = "x-triggers-delivery"
 
@@ -311,7 +313,7 @@ def test_what_cannot_be_replayed_is_a_problem_that_says_why(
     fifo, _ = make_endpoint(system.settings, tenant.organization, receiver.url("/fifo"), fifo=True)
     foreign = make_tenant(system.settings, "foreign").organization
     mine = {"organization": tenant.organization}
-    for status, body in [
+    refused: list[tuple[int, dict[str, Any]]] = [
         (404, {"organization": foreign, "endpoint_id": endpoint}),
         (404, {"organization": "org_00000000-0000-7000-8000-000000000000"}),
         (404, {**mine, "endpoint_id": endpoint, "mode": "test"}),
@@ -322,7 +324,8 @@ def test_what_cannot_be_replayed_is_a_problem_that_says_why(
         (422, {**mine, "until_position": 1 << 60}),
         (422, {**mine, "event_types": ["order*"]}),
         (422, {**mine, "unknown": 1}),
-    ]:
+    ]
+    for status, body in refused:
         assert start(desk, status, **body, dry_run=True)["detail"]
     assert start(desk, 200, **mine, endpoint_id=fifo, out_of_order=True, dry_run=True)["events"] == 0
     assert client.post(f"/endpoints/{endpoint}/disable").status_code == 200
@@ -333,3 +336,23 @@ def test_what_cannot_be_replayed_is_a_problem_that_says_why(
     steer(desk, unknown, 422)
     assert desk.get("/replays", params={"organization": tenant.organization}).json() == {"replays": [], "next_before": None}
     assert client.get("/operator/replays").status_code == 403
+
+
+@pytest.mark.verify
+def test_every_command_of_the_operating_page_does_what_it_says(
+    system: System, client: httpx.Client, desk: httpx.Client, tenant: Tenant, endpoint: str, receiver: Receiver
+) -> None:
+    arrived(receiver, post(client, *["order.paid"] * 60))
+    (block,) = re.findall(r"```\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    commands = [line.partition("  #")[0].strip() for line in block.splitlines()]
+    assert len(commands) == 7
+    names = {"ORG": tenant.organization, "EP": endpoint, "'order.*'": "order.*"}
+    states = []
+    for command in commands:
+        words = [names.get(word, word) for word in command.split()]
+        assert words[:2] == ["triggers", "replay"]
+        told = run(system, *words[2:])
+        if isinstance(told, dict) and "id" in told:
+            names["RND"] = str(told["id"])
+        states.append(told[0]["state"] if isinstance(told, list) else told.get("state"))
+    assert states == [None, "running", "running", "running", "paused", "running", "cancelled"]

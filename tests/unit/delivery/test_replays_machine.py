@@ -20,6 +20,7 @@ from delivery.fifo_pages import Page, Wanted
 from delivery.replay_state import Look
 from schemas import codec, ids
 from schemas.deliveries import FIRST_ROUND, Attempted, Replay
+from schemas.records import Record
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, DELIVERIES_REQUESTS, EVENTS_ACCEPTED
 from tests.unit.delivery.test_journal_machine import ENDPOINTS, ORGANIZATION, Log, accept, live
 
@@ -36,7 +37,8 @@ class LogPages:
     async def read(
         self, topic: str, _partition: int, begin: int, end: int, wanted: Wanted, *, records_max: int, bytes_max: int
     ) -> Page:  # fmt: skip
-        found, offset = [], begin
+        found: list[Record] = []
+        offset = begin
         for record in self._log.records(topic)[begin:end]:
             if len(found) >= records_max:
                 break
@@ -51,7 +53,8 @@ class Control:
 
     def __init__(self, log: Log, replay: Replay, pauses: list[int]) -> None:
         self._log = log
-        self.state_, self.next, self.waiting, self.ended = "running", replay, True, None
+        self.state_, self.next, self.waiting = "running", replay, True
+        self.ended: str | None = None
         self._pauses = pauses
         self._looks = self._asked = 0
         self.bus: Any = None
