@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +12,16 @@ from typing import Any
 import httpx
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from typer.testing import CliRunner
 
 from runtime.postgres import connect
 from schemas.topics import DELIVERY_GROUP, EVENTS_ACCEPTED
 from tests.backends import Servers
 from tests.flow.operator_token import make_operator
+from triggers.cli import app
 from triggers.provision import Tenant, make_endpoint, make_tenant
 from triggers.receiver import Received, Receiver
-from triggers.system import System, argv, until
+from triggers.system import System, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating" / "replay.md"
 WAIT_S = 40.0
@@ -54,10 +55,8 @@ def endpoint(system: System, tenant: Tenant, receiver: Receiver) -> str:
 
 
 def run(system: System, *arguments: str, status: int = 0) -> Any:
-    finished = subprocess.run(
-        argv("replay", *arguments, "--json"), env=system.environment, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert finished.returncode == status, (finished.stdout, finished.stderr)
+    finished = CliRunner().invoke(app, ["replay", *arguments, "--json"], env=dict(system.environment))
+    assert finished.exit_code == status, finished.output
     return json.loads(finished.stdout) if status == 0 else finished.stderr
 
 
