@@ -63,6 +63,7 @@ class Principal(NamedTuple):
 
 
 _decoder = msgspec.json.Decoder(Principal)
+_lookups: Final = KEY_LOOKUPS.tally
 
 
 def key_of(headers: Sequence[tuple[bytes, bytes]]) -> str:
@@ -92,7 +93,9 @@ class Authenticator:
         self._failed = FailedAttempts(clock, (access or AccessSettings()).failed_keys_per_minute_max)
         self.last_used = LastUsed(clock)
         self._epoch: bytes | None = None
-        self._changes = 0
+        #: How often the epoch was seen to change: a caller taken as valid is looked up again when this has moved. A count and not the epoch
+        #: itself, which may come back to what it was.
+        self.changes = 0
         self._failures_seen = 0
         self._lookups = asyncio.Semaphore(_LOOKUPS_MAX)
         self._looking: dict[bytes, asyncio.Task[Principal | None]] = {}
@@ -103,23 +106,15 @@ class Authenticator:
         if epoch is None or epoch != self._epoch:
             self._cache.clear()
         if epoch != self._epoch:
-            self._changes += 1
+            self.changes += 1
         self._epoch = epoch
-
-    @property
-    def changes(self) -> int:
-        """How often the epoch was seen to change: a caller taken as valid is looked up again when this has moved.
-
-        A count and not the epoch itself, because a round trip that was overtaken by a later one shows an old epoch again.
-        """
-        return self._changes
 
     async def moved(self) -> bool:
         """Whether a round trip made now shows another epoch. False without Redis."""
-        before = self._changes
+        before = self.changes
         with suppress(RedisUnavailable):
             await self.tick.touch()
-        return self._changes != before
+        return self.changes != before
 
     def cached(self, key: str, address: str | None = None) -> Principal | None:
         """Who `key` belongs to if this process knows; `address` is the client's.
@@ -133,7 +128,7 @@ class Authenticator:
         hashed, now_s = keys.digest(key), self._clock.monotonic_s()
         found = self._cache.valid(hashed, now_s)
         if found is not None:
-            KEY_LOOKUPS.labels("process").inc()
+            _lookups["process"] += 1
             return self._usable(found, address)
         if not self._cache.once_valid(hashed):
             self._failed.check(address)
@@ -163,13 +158,13 @@ class Authenticator:
         key = key_of(request.headers.raw)
         address = None if request.client is None else request.client.host
         for _ in range(_TRIES_MAX):
-            before = self._changes
+            before = self.changes
             principal = await self.authenticate(key, address)
             try:
                 await self.tick.touch()
             except RedisUnavailable:
                 return principal.require(scope)
-            if self._changes == before:
+            if self.changes == before:
                 return principal.require(scope)
         raise _unavailable()
 
@@ -193,17 +188,17 @@ class Authenticator:
         """What Redis or Postgres knows, read while the epoch stood still: callers that join in later may rely on it too."""
         for _ in range(_TRIES_MAX):
             found: Principal | None = None
-            before = self._changes
+            before = self.changes
             try:
                 if self._entry(hashed) is None:
                     await self.renew_epoch()
-                    before = self._changes
+                    before = self.changes
                 found = await self._from_redis(hashed)
             except RedisUnavailable:
                 KEY_LOOKUPS.labels("redis_unavailable").inc()
             if found is None:
                 found = await self._from_postgres(key, hashed)
-            if self._changes == before:
+            if self.changes == before:
                 # A refusal makes no round trip that would show a new epoch, so a suspension is asked for each time and ends at once.
                 reuse = found is None or not found.suspended
                 self._cache.remember(hashed, found, self._clock.monotonic_s(), reuse=reuse)

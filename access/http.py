@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -16,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from runtime.clock import Clock
+from runtime.randomness import Randomness
 from runtime.telemetry import Trace, log
 from schemas import ids
 from schemas.problems import (
@@ -31,6 +31,7 @@ from schemas.problems import (
 
 _REQUEST_ID: Final = re.compile(rb"\A[A-Za-z0-9._-]{1,64}\Z")
 _TRACE_RANDOM_BYTES: Final = 24
+_random: Final = Randomness()
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
@@ -51,9 +52,10 @@ def context_of(headers: RawHeaders, clock: Clock) -> Context:
             request_id = value.decode()
         elif name == b"traceparent":
             traceparent = value.decode("latin-1")
+    random = _random.take(_TRACE_RANDOM_BYTES + ids.RANDOM_BYTES)
     if request_id is None:
-        request_id = ids.request_id(clock.now_ms(), os.urandom(ids.RANDOM_BYTES))
-    return Context(request_id, Trace.parse(traceparent, os.urandom(_TRACE_RANDOM_BYTES)))
+        request_id = ids.request_id(clock.now_ms(), random[_TRACE_RANDOM_BYTES:])
+    return Context(request_id, Trace.parse(traceparent, random))
 
 
 def problem_body(error: ProblemError, request_id: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from access.auth import Principal
 from runtime.clock import Clock
 from runtime.metrics import QUOTA_EVENTS
-from runtime.redis import RedisTick, Script
+from runtime.redis import RedisTick, RedisUnavailable, Script
 from schemas.events import Mode
 from schemas.ids import OrganizationId
 from schemas.problems import RATE_LIMITED, ProblemError
@@ -29,6 +29,8 @@ _BUCKET_MS: Final = 1_000
 _REMEMBERED_MAX: Final = 10_000
 
 V = TypeVar("V")
+
+_quota_events: Final = QUOTA_EVENTS.tally
 
 
 class Allowance(NamedTuple):
@@ -138,17 +140,23 @@ class Limiter:
         self._used_up: _Remembered[_Quota, int] = _Remembered()
 
     async def take(self, principal: Principal, count: int) -> Allowance:
-        """At most `count` events; never fails. One round trip with everything else that is asked of Redis in this tick."""
+        """At most `count` events; never fails."""
+        return await self.ask(principal, count)
+
+    def ask(self, principal: Principal, count: int) -> asyncio.Future[Allowance]:
+        """As `take`, without waiting. One round trip with everything else that is asked of Redis until it begins."""
         quota = _Quota(principal.organization, principal.mode, limit_of(principal))
-        until_ms = self._used_up.get(quota)
-        if until_ms is not None and (wait_ms := until_ms - self._local_ms()) > 0:
-            QUOTA_EVENTS.labels("refused").inc(count)
-            return _allowance(quota, 0, 0, wait_ms)
+        until_ms = self._used_up.get(quota) if self._used_up.kept else None
+        if until_ms is not None and (wait_ms := until_ms - self.local_ms()) > 0:
+            _quota_events["refused"] += count
+            refusal: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
+            refusal.set_result(_allowance(quota, 0, 0, wait_ms))
+            return refusal
         group = self._open.get(quota)
         if group is None:
             group = self._open[quota] = _Group(self, quota)
-            group.send(self._tick, self._script)
-        return await group.add(count)
+            self._tick.run_late(self._script, (quota.redis_key,), group.late, group.answered)
+        return group.add(count)
 
     def close_group(self, quota: _Quota, asked: int) -> tuple[int | str, ...]:
         """The script's arguments, once nobody can join the group any more."""
@@ -157,7 +165,7 @@ class Limiter:
 
     def answered(self, quota: _Quota, sent_ms: int, granted: int, left: int, reset_ms: int) -> None:
         """By Redis."""
-        self._window(quota).note(self._local_ms(), granted)
+        self._window(quota).note(self.local_ms(), granted)
         if not left:
             # From when it was asked, not from now: too early costs a question, too late would refuse what Redis would grant.
             self._used_up.put(quota, sent_ms + reset_ms)
@@ -165,7 +173,7 @@ class Limiter:
     def alone(self, quota: _Quota, asked: int) -> tuple[int, int, int]:
         """Without Redis: as `Window.take`."""
         self._open.pop(quota, None)
-        return self._window(quota).take(self._local_ms(), quota.limit, asked)
+        return self._window(quota).take(self.local_ms(), quota.limit, asked)
 
     def _window(self, quota: _Quota) -> Window:
         window = self._windows.get(quota.window_key)
@@ -174,13 +182,9 @@ class Limiter:
             self._windows.put(quota.window_key, window)
         return window
 
-    def _local_ms(self) -> int:
-        return int(self._clock.monotonic_s() * 1000)
-
-    @property
     def local_ms(self) -> int:
         """This process's monotonic clock."""
-        return self._local_ms()
+        return int(self._clock.monotonic_s() * 1000)
 
 
 class _Group:
@@ -191,35 +195,34 @@ class _Group:
         self._quota = quota
         self._waiting: list[tuple[int, asyncio.Future[Allowance]]] = []
         self._arguments: tuple[int | str, ...] | None = None
-        self._sent_ms = limiter.local_ms
-
-    def send(self, tick: RedisTick, script: Script) -> None:
-        tick.run_late(script, (self._quota.redis_key,), self._late).add_done_callback(self._answered)
+        self._sent_ms = 0
+        self._asked = 0
 
     def add(self, count: int) -> asyncio.Future[Allowance]:
         future: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
         self._waiting.append((count, future))
+        self._asked += count
         return future
 
-    def _late(self) -> tuple[int | str, ...]:
+    def late(self) -> tuple[int | str, ...]:
+        """The script's arguments, when the round trip begins."""
         if self._arguments is None:
-            self._sent_ms = self._limiter.local_ms
+            self._sent_ms = self._limiter.local_ms()
             self._arguments = self._limiter.close_group(self._quota, self._asked)
         return self._arguments
 
-    @property
-    def _asked(self) -> int:
-        return sum(count for count, _ in self._waiting)
-
-    def _answered(self, answer: asyncio.Future[Any]) -> None:
-        if answer.cancelled() or answer.exception() is not None:
-            QUOTA_EVENTS.labels("without_redis").inc(self._asked)
-            granted, left, reset_ms = self._limiter.alone(self._quota, self._asked)
+    def answered(self, answer: Any) -> None:
+        """The script's answer, or `RedisUnavailable`."""
+        asked = self._asked
+        if isinstance(answer, RedisUnavailable):
+            _quota_events["without_redis"] += asked
+            granted, left, reset_ms = self._limiter.alone(self._quota, asked)
         else:
-            granted, left, reset_ms = answer.result()
+            granted, left, reset_ms = answer
             self._limiter.answered(self._quota, self._sent_ms, granted, left, reset_ms)
-        QUOTA_EVENTS.labels("granted").inc(granted)
-        QUOTA_EVENTS.labels("refused").inc(self._asked - granted)
+        _quota_events["granted"] += granted
+        if granted < asked:
+            _quota_events["refused"] += asked - granted
         for count, future in self._waiting:
             mine = min(count, granted)
             granted -= mine
@@ -238,16 +241,16 @@ class _Remembered(Generic[K, V]):
     """A bounded map that forgets what was not used for the longest time."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[K, V] = OrderedDict()
+        self.kept: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K) -> V | None:
-        value = self._kept.get(key)
+        value = self.kept.get(key)
         if value is not None:
-            self._kept.move_to_end(key)
+            self.kept.move_to_end(key)
         return value
 
     def put(self, key: K, value: V) -> None:
-        self._kept[key] = value
-        self._kept.move_to_end(key)
-        if len(self._kept) > _REMEMBERED_MAX:
-            self._kept.popitem(last=False)
+        self.kept[key] = value
+        self.kept.move_to_end(key)
+        if len(self.kept) > _REMEMBERED_MAX:
+            self.kept.popitem(last=False)

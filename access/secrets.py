@@ -70,6 +70,10 @@ class Keyring:
         except (InvalidTag, ValueError):
             raise KeyringError(f"a secret does not open with master key {key_id}: it was altered, or belongs to another owner") from None
 
+    def weak(self, different_bytes_min: int) -> list[str]:
+        """Ids of master keys with so few different bytes that nobody drew them at random."""
+        return [key_id for key_id, key in self._keys.items() if len(set(key)) < different_bytes_min]
+
     def derive(self, purpose: bytes) -> bytes:
         """32 bytes for `purpose` from the OLDEST master key, so that adding a newer one changes nothing (HKDF, RFC 5869)."""
         oldest = self._keys[list(self._keys)[-1]]

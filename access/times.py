@@ -16,11 +16,14 @@ _DURATION: Final = re.compile(r"\A([0-9]{1,6})([smhdw])\Z")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-def iso(unix_ms: int | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds; None stays None."""
-    if unix_ms is None:
-        return None
+def rfc3339(unix_ms: int) -> str:
+    """In UTC with milliseconds."""
     return (_EPOCH + timedelta(milliseconds=unix_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def iso(unix_ms: int | None) -> str | None:
+    """As `rfc3339`; None stays None."""
+    return None if unix_ms is None else rfc3339(unix_ms)
 
 
 def unix_ms(time: datetime) -> int:

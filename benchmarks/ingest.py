@@ -3,14 +3,16 @@
 * the architecture this service replaces (FastAPI, a Postgres row and Redis calls per request), one worker,
 * the bare FastAPI server, and the bare ASGI one: same uvicorn, they read the body and answer.
 
-All on this machine, load generator included; rounds of the servers alternate. Afterwards every 201 has to be in the inbox once.
-Run: `make bench BENCH=ingest`.
+All on this machine, load generator included: ratios count. Rounds of the servers alternate and one server is loaded at a time; neither
+processors nor delivery run meanwhile. Where wrk is installed it confirms both figures of the ratio that matters. Afterwards every 201 has
+to be in the inbox once. Run: `make bench BENCH=ingest`.
 """
 
 from __future__ import annotations
 
 import sys
 
+from benchmarks import wrk
 from benchmarks.load import Load, Outcome
 from benchmarks.results import Figure, middle, report
 from benchmarks.rig import read_ids, rig
@@ -31,6 +33,7 @@ def main(seconds: float, rounds: int) -> None:
         most: dict[str, list[float]] = {name: [] for name in ports}
         cpu_us: dict[str, list[float]] = {name: [] for name in ports}
         p95_ms: dict[str, list[float]] = {"ours": [], "bare FastAPI": []}
+        by_wrk: dict[str, list[float]] = {"ours": [], "bare FastAPI": []}
 
         def run(name: str, **load: float | None) -> Outcome:
             path = bench.folder / "ids"
@@ -53,6 +56,10 @@ def main(seconds: float, rounds: int) -> None:
                 )
             for name, taken in p95_ms.items():
                 taken.append(run(name, rate_per_s=RATE_PER_S).p95_ms)
+            if wrk.found():
+                for name, rates in by_wrk.items():
+                    rates.append(wrk.per_s(Load(ports[name], keys, seconds, CONNECTIONS, run=f"wrk-{number}")))
+                print(f"         by wrk: ours {by_wrk['ours'][-1]:,.0f}/s, bare FastAPI {by_wrk['bare FastAPI'][-1]:,.0f}/s", flush=True)
         bench.system.start("dedup", "project")
         bench.check_inbox(ids)
     ours = middle(most["ours"])
@@ -65,6 +72,9 @@ def main(seconds: float, rounds: int) -> None:
             f"p95 at {RATE_PER_S:.0f}/s", middle(p95_ms["ours"]), "ms", "bare FastAPI", middle(p95_ms["bare FastAPI"]), less_is_better=True
         ),
     ]
+    if by_wrk["ours"]:
+        wrks = middle(by_wrk["ours"]), middle(by_wrk["bare FastAPI"])
+        figures.append(Figure("accepted, by wrk", wrks[0], "events/s", "bare FastAPI", wrks[1], target=0.8))
     report("ingest", figures, f"{len(ids):,} events, every 201 in the inbox once")
 
 

@@ -22,6 +22,8 @@ from triggers.provision import Tenant, make_tenant
 from triggers.system import PROCESSES, System, until
 
 _DRAIN_TIMEOUT_S = 600.0
+#: Event ids looked for in one statement, well within the time a statement gets.
+_IDS_AT_ONCE = 5_000
 
 
 class Rig:
@@ -78,11 +80,17 @@ class Rig:
         with connect(self.system.settings.postgres, application="bench") as connection:
             connection.autocommit = True
 
-            def found() -> int:
-                row = connection.execute("SELECT count(*) FROM folds.inbox WHERE event_id = ANY(%s)", (list(ids),)).fetchone()
-                return 0 if row is None else int(row[0])
+            parts = [list(ids[at : at + _IDS_AT_ONCE]) for at in range(0, len(ids), _IDS_AT_ONCE)]
 
-            until(lambda: found() == len(ids), _DRAIN_TIMEOUT_S, "every 201 in the inbox", 0.5)
+            def all_found() -> bool:
+                while parts:
+                    row = connection.execute("SELECT count(*) FROM folds.inbox WHERE event_id = ANY(%s)", (parts[-1],)).fetchone()
+                    if row is None or int(row[0]) != len(parts[-1]):
+                        return False
+                    parts.pop()
+                return True
+
+            until(all_found, _DRAIN_TIMEOUT_S, "every 201 in the inbox", 0.5)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ Each has the id and the dedup key that follow from what it tells, so that a cras
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
+from access.times import rfc3339
 from schemas import ids, keys
 from schemas.deliveries import Attempted, DeadLetter
 from schemas.events import RESERVED_TYPES, SCHEMA_VERSION, Ingested, Mode, is_reserved
@@ -58,7 +58,7 @@ class _Type(msgspec.Struct):
 
 
 def _about_endpoint(kind: str, attempted: Attempted, since_ms: int, more: dict[str, Any]) -> Ingested:
-    told = {"endpoint_id": attempted.endpoint_id, "failing_since": _time(since_ms), **more}
+    told = {"endpoint_id": attempted.endpoint_id, "failing_since": rfc3339(since_ms), **more}
     return _event(kind, attempted.organization, attempted.mode, since_ms, _ref(attempted.endpoint_id, since_ms), told)
 
 
@@ -80,7 +80,3 @@ def _event(kind: str, organization: OrganizationId, mode: Mode, at_ms: int, ref:
         dedup_key=key,
         payload=msgspec.Raw(payload),
     )
-
-
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

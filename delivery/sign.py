@@ -6,10 +6,10 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import msgspec
 
+from access.times import rfc3339
 from schemas.events import Ingested
 from schemas.ids import EventId
 
@@ -19,7 +19,7 @@ def body(event: Ingested) -> bytes:
 
     Data that is no JSON comes as `data_base64` with its `datacontenttype` in the place of `data`.
     """
-    timestamp = event.occurred_at or _time(event.received_at_ms)
+    timestamp = event.occurred_at or rfc3339(event.received_at_ms)
     head = {"id": event.id, "type": event.type, "timestamp": timestamp}
     if event.base64:
         return msgspec.json.encode({**head, "datacontenttype": event.content_type, "data_base64": event.payload})
@@ -57,7 +57,3 @@ def legacy(scheme: str, at_s: int, content: bytes, secrets: Sequence[bytes]) -> 
         signed = b"%d.%b" % (at_s, content)
         return ",".join([f"t={at_s}", *(f"v1={hmac.digest(secret, signed, hashlib.sha256).hex()}" for secret in secrets)])
     return None
-
-
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

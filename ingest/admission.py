@@ -1,15 +1,15 @@
-"""From drafts to events in the log: schema, quota, reservation, append, confirmation. The order of effects is the promise.
+"""From a draft to an event in the log: schema, quota, reservation, append, confirmation. The order of effects is the promise.
 
 A crash between any two steps leaves either nothing, or a reservation whose lease lapses, or an event in the log whose caller asks again
 under the same key and is told its id. A request that is refused for any reason gives its reservation back. Knows no HTTP but its problems.
+Many at once: `ingest.batches`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from msgspec import Raw
 
@@ -18,14 +18,17 @@ from access.http import Context
 from access.limits import Allowance, Limiter, refused
 from ingest.accept import Draft
 from ingest.append import Appender, unknown
-from ingest.arrivals import Arrival, first_of_each_key, record_headers
-from ingest.caller import Caller, told, too_slow_to_check, within, without_redis
+from ingest.arrivals import Arrival, record_headers
+from ingest.caller import Caller, told, too_slow_to_check
 from ingest.catalogue import Catalogue
-from ingest.idempotency import Reservations, redis_key
+from ingest.idempotency import Reservation, Reservations, redis_key
+from runtime import crashpoints
 from runtime.clock import Clock
-from runtime.crashpoints import reach
+from runtime.deadlines import Deadlines, Within
 from runtime.kafka import Report
 from runtime.metrics import RESERVATIONS
+from runtime.randomness import Randomness
+from runtime.redis import RedisUnavailable
 from runtime.settings import IngestSettings
 from schemas import codec, ids
 from schemas.events import SCHEMA_VERSION, Ingested
@@ -35,10 +38,8 @@ SCOPE: Final = "events:write"
 _OWNER_RANDOM_BYTES: Final = 12
 _PAUSE_FIRST_S: Final = 0.02
 _PAUSE_MAX_S: Final = 0.1
-#: Bytes of a batch read before the event loop looks at everybody else.
-_BYTES_AT_ONCE: Final = 32_768
 
-T = TypeVar("T")
+_reservations: Final = RESERVATIONS.tally
 
 
 class Admitted(NamedTuple):
@@ -48,7 +49,7 @@ class Admitted(NamedTuple):
     report: Report
 
 
-Outcome = Admitted | ProblemError
+Bound = Callable[[Callable[[], ProblemError]], Within]
 
 
 class Admission:
@@ -72,6 +73,8 @@ class Admission:
         self._catalogue = catalogue
         self._reservations = reservations
         self._appender = appender
+        self._deadlines = Deadlines()
+        self._random = Randomness()
 
     async def caller(self, headers: Sequence[tuple[bytes, bytes]], address: str | None, context: Context, deadline_s: float) -> Caller:
         """Raises the problems of a key that is missing, not valid, limited, or without the scope."""
@@ -79,118 +82,47 @@ class Admission:
         changes = self._authenticator.changes
         principal = self._authenticator.cached(key, address)
         if principal is None:
-            async with within(deadline_s, too_slow_to_check):
+            with Within(self._deadlines, deadline_s, too_slow_to_check):
                 principal = await self._authenticator.authenticate(key, address)
-        return Caller(principal.require(SCOPE), key, address, changes, context, deadline_s)
+        return Caller(principal.require(SCOPE), key, address, changes, context, self._deadlines, deadline_s)
 
     async def count(self, caller: Caller, items: int) -> Allowance:
         """Count a request against its organization's quota, once."""
         if caller.allowance is None:
-            caller.allowance = await self._limiter.take(caller.principal, items)
+            caller.allowance = await self._counting(caller, items)
         return caller.allowance
+
+    def _counting(self, caller: Caller, items: int) -> asyncio.Future[Allowance]:
+        """Asked once; what was asked is in the next round trip, with the reservation."""
+        if caller.counting is None or caller.counting.cancelled():
+            caller.counting = self._limiter.ask(caller.principal, items)
+        return caller.counting
 
     async def one(self, caller: Caller, draft: Draft) -> Admitted:
         """Raises `ProblemError`; a 503's `outcome` says whether the event may be in the log."""
         arrival = self._arrival(caller, draft)
+        principal, authenticator = caller.principal, self._authenticator
         try:
-            async with within(caller.deadline_s, too_slow_to_check):
-                await self._conforms_now(caller, draft)
-                counting = asyncio.ensure_future(self.count(caller, 1))  # begins first, and travels with the reservation
+            validators = self._catalogue.known(principal.organization, principal.mode)
+            if validators is None or validators.has(draft.type):
+                with caller.within(too_slow_to_check):
+                    await self._conforms_now(caller, draft)
+            # Redis has a time limit of its own, far below the request's. The quota is asked first; both travel together.
+            counting = self._counting(caller, 1)
+            if arrival.name is not None:
                 await self._reserve(arrival)
-                allowance = await counting
-                if not allowance.granted:
-                    raise refused(allowance)
-                await self._still_valid(caller, arrival)
-                await self._settle(caller, arrival)
-            event = arrival.to_append(self._window_s)
-        except ProblemError:
-            await self._let_go(arrival)
-            raise
-        return await self._append(caller, arrival, event)
-
-    async def many(self, caller: Caller, items: Sequence[bytes], read: Callable[[bytes], Draft]) -> list[Outcome]:
-        """What became of each item, in order; one that fails disturbs no other. Appended in the order given.
-
-        Raises the problems of the whole call: a quota that grants nothing, a key that was revoked meanwhile.
-        """
-        outcomes: dict[int, Outcome] = {}
-        arrivals: dict[int, Arrival] = {}
-        try:
-            async with within(caller.deadline_s, too_slow_to_check):
-                await self._read(caller, items, read, arrivals, outcomes)
-                first, later = first_of_each_key(arrivals)
-                await asyncio.gather(*(self._reserve(arrivals[place]) for place in first))
-                await self._key_still_valid(caller)
-                outcomes.update(await self._conform_no_more(caller, arrivals))
-        except ProblemError:
-            await asyncio.gather(*(self._let_go(arrival) for arrival in arrivals.values()))
-            raise
-        first, later = ([place for place in places if place not in outcomes] for places in (first, later))
-        # What waits for another request holds up nobody but what follows under the same key.
-        waiting = {arrivals[place].name: place for place in first if arrivals[place].pending}
-        now = [place for place in first if not arrivals[place].pending]
-        behind = [place for place in later if arrivals[place].name in waiting]
-        free = [place for place in later if arrivals[place].name not in waiting]
-        for places in (now, sorted([*waiting.values(), *free]), behind):
-            # Tasks begin in the order they are made, so records are sent in it.
-            answers = await asyncio.gather(*(self._item(caller, arrivals[place]) for place in places))
-            outcomes.update(zip(places, answers, strict=True))
-        return [outcomes[place] for place in range(len(items))]
-
-    async def _read(
-        self,
-        caller: Caller,
-        items: Sequence[bytes],
-        read: Callable[[bytes], Draft],
-        arrivals: dict[int, Arrival],
-        outcomes: dict[int, Outcome],
-    ) -> None:
-        """Each item of a batch by its place: into `arrivals`, or into `outcomes` with its problem. Raises as `many` does."""
-        allowance = await self.count(caller, len(items))
-        if not allowance.granted:
-            raise refused(allowance)
-        bytes_read = 0
-        for place, item in enumerate(items):
-            try:
-                if place >= allowance.granted:
-                    raise refused(allowance)
-                draft = read(item)
-                await self._conforms(caller, draft.type, draft.payload)
-                arrivals[place] = self._arrival(caller, draft)
-            except ProblemError as error:
-                outcomes[place] = error
-            bytes_read += len(item)
-            if bytes_read >= _BYTES_AT_ONCE:
-                bytes_read = 0
-                await asyncio.sleep(0)
-
-    async def _conform_no_more(self, caller: Caller, arrivals: Mapping[int, Arrival]) -> dict[int, ProblemError]:
-        """Items that a schema which came between refuses, by place. Raises the problems of a key that is not valid any more."""
-        refusals: dict[int, ProblemError] = {}
-        for place, arrival in arrivals.items():
-            try:
-                await self._still_conforms(caller, arrival)
-            except ProblemError as error:
-                refusals[place] = error
-                await self._let_go(arrival)
-        return refusals
-
-    async def _item(self, caller: Caller, arrival: Arrival) -> Outcome:
-        try:
-            if arrival.pending or (arrival.name is not None and not arrival.asked):
-                async with within(caller.deadline_s, too_slow_to_check):
-                    if not arrival.asked:  # another item of the batch came first with its key
-                        await self._reserve(arrival)
-                        await self._still_valid(caller, arrival)
+            allowance = caller.allowance = await counting
+            if not allowance.granted:
+                raise refused(allowance)
+            if arrival.pending or arrival.checked != authenticator.changes or caller.changes != authenticator.changes:
+                with caller.within(too_slow_to_check):
+                    await self._still_valid(caller, arrival)
                     await self._settle(caller, arrival)
             event = arrival.to_append(self._window_s)
-        except ProblemError as error:
+        except ProblemError:
             await self._let_go(arrival)
-            return error
-        try:
-            return await self._append(caller, arrival, event)
-        except ProblemError as error:
-            return error
+            raise
+        return await self._append(caller, arrival, event, caller.within)
 
     async def _conforms_now(self, caller: Caller, draft: Draft) -> None:
         """As `_conforms`, for an event that has made no round trip yet: a schema that was taken away may not refuse it."""
@@ -211,9 +143,10 @@ class Admission:
 
     def _arrival(self, caller: Caller, draft: Draft) -> Arrival:
         principal, now_ms = caller.principal, self._clock.now_ms()
+        random = self._random.take(ids.RANDOM_BYTES + _OWNER_RANDOM_BYTES)
         event = Ingested(
             v=SCHEMA_VERSION,
-            id=ids.event_id(now_ms, os.urandom(ids.RANDOM_BYTES)),
+            id=ids.event_id(now_ms, random),
             organization=principal.organization,
             mode=principal.mode,
             type=draft.type,
@@ -230,7 +163,7 @@ class Admission:
         if draft.dedup_key is None:
             return Arrival(event, None, "", caller.changes)
         name = redis_key(principal.organization, principal.mode, draft.dedup_key)
-        return Arrival(event, name, os.urandom(_OWNER_RANDOM_BYTES).hex(), caller.changes)
+        return Arrival(event, name, random[ids.RANDOM_BYTES :].hex(), caller.changes)
 
     async def _still_valid(self, caller: Caller, arrival: Arrival) -> None:
         """After a Redis round trip and before the append: the key and the schema as that round trip left them. Raises their problems."""
@@ -265,9 +198,16 @@ class Admission:
             return
         event = arrival.event
         arrival.asking()
-        held = await without_redis(self._reservations.reserve(arrival.name, event.id, event.fingerprint, arrival.owner))
+        try:
+            held = await self._reservations.reserve(arrival.name, event.id, event.fingerprint, arrival.owner)
+        except RedisUnavailable:
+            held = None
+        self._reserved(arrival, held)
+
+    @staticmethod
+    def _reserved(arrival: Arrival, held: Reservation | None) -> None:
         arrival.answered(held)
-        RESERVATIONS.labels("without_redis" if held is None else held.outcome).inc()
+        _reservations["without_redis" if held is None else held.outcome] += 1
 
     async def _settle(self, caller: Caller, arrival: Arrival) -> None:
         """Wait for another request under the same key, within half of the deadline, until the key is ours or taken."""
@@ -286,19 +226,25 @@ class Admission:
             held_id = arrival.event.id if arrival.held is None else arrival.held.event_id
             await told(self._reservations.release(arrival.name, held_id, arrival.owner))
 
-    async def _append(self, caller: Caller, arrival: Arrival, event: Ingested) -> Admitted:
+    async def _append(self, caller: Caller, arrival: Arrival, event: Ingested, bounded: Bound) -> Admitted:
         """Append and confirm. What Redis is told after the append is help for the next caller; not to have told it loses nothing."""
-        if arrival.name is not None:
-            reach("api.after_reserve")
+        if crashpoints.armed and arrival.name is not None:
+            crashpoints.reach("api.after_reserve")
         try:
-            async with within(caller.deadline_s, unknown):  # what was sent cannot be taken back
-                report = await self._appender.append(event.organization, codec.encode(event), record_headers(event, caller.context))
+            with bounded(unknown):  # what was sent cannot be taken back
+                sent = self._appender.send(event.organization, codec.encode(event), record_headers(event, caller.context))
+                report = await self._appender.confirmed(sent)
         except ProblemError as error:
             if error.members.get("outcome") == "not_appended":
                 await self._let_go(arrival)
             raise
         if arrival.name is not None:
-            reach("api.after_append")
-            await told(self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms))
-            reach("api.after_confirm")
+            if crashpoints.armed:
+                crashpoints.reach("api.after_append")
+            try:
+                await self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms)
+            except RedisUnavailable:
+                _reservations["not_told"] += 1
+            if crashpoints.armed:
+                crashpoints.reach("api.after_confirm")
         return Admitted(event, report)

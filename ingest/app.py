@@ -82,13 +82,12 @@ class Front:
         self._rest = rest
         self._clock = clock
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self._rest(scope, receive, send)
-        elif scope["method"] == "POST" and (endpoint := self._hot.get(scope["path"])) is not None:
-            await endpoint(scope, receive, send)
-        else:
-            await self._named(scope, receive, send)
+            return self._rest(scope, receive, send)
+        if scope["method"] == "POST" and (endpoint := self._hot.get(scope["path"])) is not None:
+            return endpoint(scope, receive, send)
+        return self._named(scope, receive, send)
 
     async def _rest_of(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI; but a hot path has one method: FastAPI would go on to `/events/{event_id}` and allow what is allowed there."""
@@ -136,8 +135,8 @@ class Application:
         self.clock = clock
         self.contract = contract
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._app(scope, receive, send)
 
 
 def create_app(

@@ -18,6 +18,7 @@ from schemas.topics import EVENTS_INGESTED
 _RETRY_AFTER: Final = {"Retry-After": "2"}
 #: A broker that refuses every new producer is not asked more often than this.
 _REBUILD_PAUSE_S: Final = 0.5
+_appends: Final = APPENDS.tally
 
 
 class Appender:
@@ -44,16 +45,25 @@ class Appender:
 
     async def append(self, organization: OrganizationId, value: bytes, headers: Headers) -> Report:
         """Raises the problems `not-appended` and `outcome-unknown`, each saying in `outcome` whether the event may be in the log."""
+        return await self.confirmed(self.send(organization, value, headers))
+
+    def send(self, organization: OrganizationId, value: bytes, headers: Headers) -> asyncio.Future[Report]:
+        """Send without waiting: what is sent first is first in the log. Raises the problem `not-appended`; the rest is `confirmed`'s."""
         if self._bus.outstanding >= self._in_flight_max:
-            APPENDS.labels("not_appended").inc()
+            _appends["not_appended"] += 1
             raise not_appended("Too many events are waiting for the log.")
         try:
-            report = await self._bus.send(EVENTS_INGESTED, value, record_key(organization), headers=headers)
+            return self._bus.send(EVENTS_INGESTED, value, record_key(organization), headers=headers)
         except AppendError as error:
-            APPENDS.labels(error.outcome).inc()
-            log.warning("append.failed", outcome=error.outcome, error=error.detail)
-            raise (not_appended("The log refused it.") if error.outcome == "not_appended" else unknown()) from error
-        APPENDS.labels("appended").inc()
+            raise _problem_of(error) from error
+
+    async def confirmed(self, sent: asyncio.Future[Report]) -> Report:
+        """Wait for what was sent. Raises as `append` does."""
+        try:
+            report = await sent
+        except AppendError as error:
+            raise _problem_of(error) from error
+        _appends["appended"] += 1
         return report
 
     async def stop(self) -> None:
@@ -79,6 +89,12 @@ class Appender:
             self._bus = self._new_bus()  # refuses with `not_appended` until it is started
             await self._bus.start()
         await failed.stop()
+
+
+def _problem_of(error: AppendError) -> ProblemError:
+    _appends[error.outcome] += 1
+    log.warning("append.failed", outcome=error.outcome, error=error.detail)
+    return not_appended("The log refused it.") if error.outcome == "not_appended" else unknown()
 
 
 def not_appended(why: str) -> ProblemError:

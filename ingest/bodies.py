@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final, Protocol
 
+from ingest.connection import WHOLE_BODY
 from ingest.formats import Coding
 from schemas.problems import BODY_TOO_LARGE, INVALID_BODY, ProblemError
 
@@ -33,6 +34,17 @@ _MEMBERS_MAX: Final = 1_000
 
 class ClientGone(Exception):
     """The caller closed the connection before its body was whole: there is nobody to answer."""
+
+
+def body_at_hand(scope: Mapping[str, Any], coding: Coding, *, bytes_max: int, what: str) -> bytes | None:
+    """As `read_body`, for a body that came whole with its head and is not compressed; None for every other. Raises `body-too-large`."""
+    whole = scope.get(WHOLE_BODY)
+    if whole is None or coding != "identity":
+        return None
+    body: bytes | None = whole()
+    if body is not None and len(body) > bytes_max:
+        raise _too_large(what)
+    return body
 
 
 async def read_body(headers: RawHeaders, receive: Receive, coding: Coding, *, bytes_max: int, what: str) -> bytes:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import Any
 
 from access.auth import Principal
 from access.http import Context
 from access.limits import Allowance
+from runtime.deadlines import Deadlines, Within
 from runtime.metrics import RESERVATIONS
 from runtime.redis import RedisUnavailable
 from schemas.problems import UNAVAILABLE, ProblemError
-
-T = TypeVar("T")
 
 
 class Caller:
     """Who asks, for one request. `allowance` is there once the request was counted. `changes`: the epoch at which the key was valid."""
 
-    def __init__(self, principal: Principal, key: str, address: str | None, changes: int, context: Context, deadline_s: float) -> None:
+    def __init__(
+        self,
+        principal: Principal,
+        key: str,
+        address: str | None,
+        changes: int,
+        context: Context,
+        deadlines: Deadlines,
+        deadline_s: float,
+    ) -> None:
         self.principal = principal
         self.key = key
         self.address = address
@@ -28,35 +36,33 @@ class Caller:
         self.context = context
         #: Event-loop time at which the request has to be answered.
         self.deadline_s = deadline_s
+        self._deadlines = deadlines
+        self._task = asyncio.current_task()
+        #: The question to the quota, once it was asked.
+        self.counting: asyncio.Future[Allowance] | None = None
         self.allowance: Allowance | None = None
-        #: Held while the key is looked up again; `refusal` is what came of it for all that follows.
-        self.looking = asyncio.Lock()
+        #: What came of looking the key up again, for all that follows.
         self.refusal: ProblemError | None = None
 
+    @cached_property
+    def looking(self) -> asyncio.Lock:
+        """Held while the key is looked up again."""
+        return asyncio.Lock()
 
-async def without_redis(trip: Awaitable[T]) -> T | None:
-    """The answer of a Redis round trip; None without Redis."""
-    try:
-        return await trip
-    except RedisUnavailable:
-        return None
+    def within(self, problem: Callable[[], ProblemError]) -> Within:
+        """Bound a step of the request's own task by its deadline; running out of it is `problem`."""
+        return Within(self._deadlines, self.deadline_s, problem, self._task)
+
+    def item_within(self, problem: Callable[[], ProblemError]) -> Within:
+        """The same for a step of another task: an item of a batch."""
+        return Within(self._deadlines, self.deadline_s, problem)
 
 
 async def told(trip: Awaitable[Any]) -> None:
     try:
         await trip
     except RedisUnavailable:
-        RESERVATIONS.labels("not_told").inc()
-
-
-@asynccontextmanager
-async def within(deadline_s: float, problem: Callable[[], ProblemError]) -> AsyncIterator[None]:
-    """Bound a step by the request's deadline (loop time); running out of it is `problem`."""
-    try:
-        async with asyncio.timeout_at(deadline_s):
-            yield
-    except TimeoutError as error:
-        raise problem() from error
+        RESERVATIONS.tally["not_told"] += 1
 
 
 def too_slow_to_check() -> ProblemError:

@@ -78,6 +78,10 @@ class Validators:
         self.schemas = schemas
         self.size_bytes = sum(len(schema.text) for schema in schemas.values())
 
+    def has(self, event_type: str) -> bool:
+        """Whether events of this type have to be checked."""
+        return event_type in self.schemas
+
     def check(self, event_type: str, payload: bytes) -> None:
         """Whether `payload` (JSON, as `ingest.accept` lets it pass) matches the schema of its type; also if there is none.
 

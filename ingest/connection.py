@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from ingest.refusals import Refusals
 from runtime.settings import ApiSettings
+
+#: Of a request's scope: a function that gives the body if it is there already (`Cycle.whole_body`).
+WHOLE_BODY: Final = "triggers.whole_body"
+#: Headers that say where an answer ends, lower case as all names here are.
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+#: What no header may hold (RFC 9110 section 5.5), beside CR and LF, which are counted.
+_CONTROLS: Final = bytes(set(range(32)) - set(b"\t\r\n")) + b"\x7f"
 
 
 class Phase(Enum):
@@ -35,10 +43,70 @@ class Server:
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its answer."""
+    """One request and its answer.
+
+    An answer of known length leaves in one write, its head with the first of its body, and its headers are looked at together. uvicorn's
+    own `send` looks at each with two regular expressions and writes twice; it takes over for everything else, and for what is not valid.
+    """
 
     wants_keep_alive: bool
     refusals: Refusals
+    _head = b""
+
+    async def send(self, message: Any) -> None:
+        kind = message["type"]
+        if kind == "http.response.start" and not self.response_started and not self.disconnected:
+            if self._begin(message["status"], message.get("headers", ())):
+                return
+        elif kind == "http.response.body" and self._head and not self.disconnected:
+            head, self._head = self._head, b""
+            body = message.get("body", b"")
+            if len(body) == self.expected_content_length and not message.get("more_body") and not self.flow.write_paused:
+                self.expected_content_length = 0
+                self.response_complete = True
+                self.transport.write(head if self.scope["method"] == "HEAD" else head + body)
+                self.message_event.set()
+                if not self.keep_alive:
+                    self.transport.close()
+                self.on_response()
+                return
+            self.transport.write(head)
+        await super().send(message)
+
+    def whole_body(self) -> bytes | None:
+        """The body, if all of it is here and nobody has asked for it: what `receive` would give, without waiting. None otherwise."""
+        if self.more_body or self.disconnected or self.response_complete:
+            return None
+        body, self.body = bytes(self.body), bytearray()
+        self.message_event.clear()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        return body
+
+    def _begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Keep the head until the body comes. False for one that uvicorn has to look at."""
+        length = -1
+        lines = [STATUS_LINE[status][:-2]]
+        for name, value in (*self.default_headers, *headers):
+            if name in _FRAMING:
+                if name != b"content-length" or length >= 0 or not value.isdigit():
+                    return False
+                length = int(value)
+            lines.append(name + b": " + value)
+        if length < 0:
+            return False
+        if not self.keep_alive:
+            lines.append(b"connection: close")
+        head = b"\r\n".join(lines)
+        ends = len(lines) - 1
+        if head.count(b"\r") != ends or head.count(b"\n") != ends or len(head.translate(None, _CONTROLS)) != len(head):
+            return False
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self.chunked_encoding = False
+        self.expected_content_length = length
+        self._head = head + b"\r\n\r\n"
+        return True
 
     async def send_500_response(self) -> None:
         """The application ended without an answer: cut off by the shutdown, or by an error nobody caught."""

@@ -67,21 +67,26 @@ class Shape(NamedTuple):
 
 def shape_of(headers: RawHeaders) -> Shape:
     """Before the body is read. Raises the problems `unsupported-media-type` and `invalid-header`."""
-    content_type, is_cloudevent = None, False
+    content_type, is_cloudevent, has_key, is_coded = None, False, False, False
     for name, value in headers:
         if name == b"content-type":
             if content_type is not None:
                 raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "There is more than one Content-Type header. Send exactly one.")
             content_type = value
+        elif name == b"idempotency-key":
+            has_key = True
+        elif name == b"content-encoding":
+            is_coded = True
         elif name.startswith(cloudevents.PREFIX):
             is_cloudevent = True
-    key = idempotency_key_of(headers)
+    key = idempotency_key_of(headers) if has_key else None
+    coding = coding_of(headers) if is_coded else "identity"
     if content_type is not None and _STRUCTURED.match(content_type):
-        shape = Shape("structured", coding_of(headers), None, key)
+        shape = Shape("structured", coding, None, key)
     elif is_cloudevent:
-        shape = Shape("binary", coding_of(headers), _binary_content_type(content_type), key)
+        shape = Shape("binary", coding, _binary_content_type(content_type), key)
     elif content_type is not None and _NATIVE.match(content_type):
-        return Shape("native", coding_of(headers), None, key)
+        return Shape("native", coding, None, key)
     else:
         raise ProblemError(
             UNSUPPORTED_MEDIA_TYPE,

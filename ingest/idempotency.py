@@ -6,11 +6,13 @@ between reservation and append, or an empty Redis never loses an event and never
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Awaitable, Sequence
 from importlib.resources import files
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from runtime.redis import RedisTick, Script
+from runtime.redis import RedisTick, RedisUnavailable, Script
 from schemas.events import Mode
 from schemas.ids import EventId, OrganizationId
 
@@ -18,6 +20,8 @@ Outcome = Literal["reserved", "takeover", "duplicate", "conflict", "pending"]
 
 #: Added to the window in Redis, so that it never ends before the log's: an event let through too early would be dropped by dedup.
 _WINDOW_SLACK_MS: Final = 1_000
+#: Keys in one call: Redis does nothing else meanwhile.
+_KEYS_MAX: Final = 100
 
 
 class Reservation(NamedTuple):
@@ -28,13 +32,31 @@ class Reservation(NamedTuple):
     remaining_ms: int
 
 
+class Wanted(NamedTuple):
+    """A key to be reserved for an event; `owner` is the request's alone."""
+
+    key: str
+    event_id: EventId
+    fingerprint: str
+    owner: str
+
+
+class Confirmed(NamedTuple):
+    """A key whose event is in the log."""
+
+    key: str
+    event_id: EventId
+    fingerprint: str
+    appended_at_ms: int
+
+
 def redis_key(organization: OrganizationId, mode: Mode, dedup_key: str) -> str:
     """Hash-tagged by organization, so that Redis Cluster keeps one organization's work on one shard."""
     return f"triggers:idem:{{{organization}}}:{mode}:{hashlib.sha256(dedup_key.encode()).hexdigest()}"
 
 
 class Reservations:
-    """The three scripts. Every method raises `runtime.redis.RedisUnavailable`."""
+    """The three scripts. Methods for one key raise `runtime.redis.RedisUnavailable`."""
 
     def __init__(self, tick: RedisTick, *, lease_ms: int, window_ms: int) -> None:
         self._tick = tick
@@ -45,16 +67,58 @@ class Reservations:
             Script((folder / f"{n}.lua").read_bytes()) for n in ("reserve", "confirm", "release")
         )
 
-    async def reserve(self, key: str, event_id: EventId, fingerprint: str, owner: str) -> Reservation:
+    def reserve(self, key: str, event_id: EventId, fingerprint: str, owner: str) -> Awaitable[Reservation]:
         """Atomically: take the key for `event_id`, take over a lapsed lease under its old id, or say who holds it."""
-        outcome, held, remaining_ms = await self._tick.run(
-            self._reserve, (key,), event_id, fingerprint, owner, self._lease_ms, self._window_ms + self._lease_ms
-        )
-        return Reservation(outcome.decode(), EventId(held.decode()), int(remaining_ms))
+        arguments = self._lease_ms, self._window_ms + self._lease_ms, event_id, fingerprint, owner
+        return self._tick.run_read(_first, self._reserve, (key,), arguments)
 
-    async def confirm(self, key: str, event_id: EventId, fingerprint: str, appended_at_ms: int) -> None:
-        await self._tick.run(self._confirm, (key,), event_id, fingerprint, appended_at_ms + self._window_ms + _WINDOW_SLACK_MS)
+    def confirm(self, key: str, event_id: EventId, fingerprint: str, appended_at_ms: int) -> Awaitable[object]:
+        return self._tick.run_read(None, self._confirm, (key,), (event_id, fingerprint, self._until_ms(appended_at_ms)))
+
+    async def reserve_all(self, wanted: Sequence[Wanted]) -> list[Reservation | None]:
+        """As `reserve` for many keys of one organization, a hundred in a call. None where Redis gave no answer; never raises that."""
+        parts = [wanted[at : at + _KEYS_MAX] for at in range(0, len(wanted), _KEYS_MAX)]
+        leases = self._lease_ms, self._window_ms + self._lease_ms
+        asked = [
+            self._tick.run_read(_each, self._reserve, [one.key for one in part], (*leases, *[text for one in part for text in one[1:]]))
+            for part in parts
+        ]
+        answers: list[Reservation | None] = []
+        for part, answer in zip(parts, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(answer, BaseException):
+                if not isinstance(answer, RedisUnavailable):
+                    raise answer
+                answers += [None] * len(part)
+            else:
+                answers += answer
+        return answers
+
+    async def confirm_all(self, confirmed: Sequence[Confirmed]) -> int:
+        """As `confirm` for many keys of one organization. How many Redis was not told of."""
+        parts = [confirmed[at : at + _KEYS_MAX] for at in range(0, len(confirmed), _KEYS_MAX)]
+        asked = [
+            self._tick.run(
+                self._confirm,
+                [one.key for one in part],
+                *[text for one in part for text in (one.event_id, one.fingerprint, self._until_ms(one.appended_at_ms))],
+            )
+            for part in parts
+        ]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return sum(len(part) for part, answer in zip(parts, answers, strict=True) if isinstance(answer, RedisUnavailable))
+
+    def _until_ms(self, appended_at_ms: int) -> int:
+        return appended_at_ms + self._window_ms + _WINDOW_SLACK_MS
 
     async def release(self, key: str, event_id: EventId, owner: str) -> None:
         """After an append that certainly did not happen."""
         await self._tick.run(self._release, (key,), event_id, owner)
+
+
+def _each(answers: Sequence[Any]) -> list[Reservation]:
+    return [Reservation(outcome.decode(), EventId(held.decode()), int(remaining_ms)) for outcome, held, remaining_ms in answers]
+
+
+def _first(answers: Sequence[Any]) -> Reservation:
+    outcome, held, remaining_ms = answers[0]
+    return Reservation(outcome.decode(), EventId(held.decode()), remaining_ms)

@@ -49,25 +49,26 @@ class SecurityHeaders:
     def __init__(self, app: App, headers: Sequence[tuple[bytes, bytes]], policies: Mapping[str, bytes] | None = None) -> None:
         self._app = app
         self._headers = tuple(headers)
+        self._names = frozenset(name for name, _ in self._headers)
         self._policies = {
             path: tuple((name, policy if name == b"content-security-policy" else value) for name, value in headers)
             for path, policy in (policies or {}).items()
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         added = self._policies.get(scope["path"], self._headers) if self._policies else self._headers
+        names = self._names
 
         def carefully(message: MutableMapping[str, Any]) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 own = message.get("headers", ())
                 named = {name for name, _ in own}
-                message["headers"] = [*own, *[header for header in added if header[0] not in named]]
+                message["headers"] = [*own, *(added if named.isdisjoint(names) else [header for header in added if header[0] not in named])]
             return send(message)
 
-        await self._app(scope, receive, carefully)
+        return self._app(scope, receive, carefully)
 
 
 def with_cors(app: App, origins: Sequence[str]) -> App:

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ingest import heads
-from ingest.connection import Closing, Cycle, Phase, Server, Unsent
+from ingest.connection import WHOLE_BODY, Closing, Cycle, Phase, Server, Unsent
 from ingest.heads import Refused
 
 #: Discarded after a last answer in the middle of a request; then the connection is reset.
@@ -255,8 +255,8 @@ class BoundedProtocol(HttpToolsProtocol):
             keep_alive=False,  # an answer that comes before the request is whole is the last
             on_response=self.on_response_complete,
         )
-        cycle.wants_keep_alive = version == "1.1" and self.parser.should_keep_alive()
-        cycle.refusals = self._server.refusals
+        cycle.wants_keep_alive, cycle.refusals = version == "1.1" and self.parser.should_keep_alive(), self._server.refusals
+        scope[WHOLE_BODY] = cycle.whole_body  # type: ignore[typeddict-unknown-key]
         if self.parser.should_upgrade():
             framings = [header for header in self.headers if header[0] in _FRAMING]
             self._framing = framings[0] if framings else None
@@ -282,7 +282,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._unparsed = 0
         self._phase = _BUSY if self._phase is _BODY else self._phase
-        cycle = cast(Cycle, self.cycle)
+        cycle: Any = self.cycle
         if cycle.response_complete:
             return
         if not cycle.response_started:

@@ -8,11 +8,13 @@ from typing import Any, Final
 import msgspec
 
 from access.http import Context
+from access.times import rfc3339
 from ingest import formats
-from ingest.admission import Admission, Admitted, Outcome
-from ingest.bodies import read_body
-from ingest.caller import Caller, within
-from ingest.edge import JSON, Endpoint, Receive, Reply, Scope, instant, log_append, log_refusal, too_slow_body, with_outcome
+from ingest.admission import Admission, Admitted
+from ingest.batches import BatchAdmission, Outcome
+from ingest.bodies import body_at_hand, read_body
+from ingest.caller import Caller
+from ingest.edge import JSON, Endpoint, Receive, Reply, Scope, log_append, log_refusal, too_slow_body, with_outcome
 from runtime.clock import Clock
 from runtime.settings import IngestSettings
 
@@ -37,8 +39,10 @@ class PostEvents(Endpoint):
     async def reply(self, caller: Caller, scope: Scope, receive: Receive, began_s: float) -> Reply:
         headers = scope["headers"]
         shape = formats.shape_of(headers)
-        async with within(caller.deadline_s, too_slow_body):
-            body = await read_body(headers, receive, shape.coding, bytes_max=self._body_bytes_max, what=self._too_large)
+        body = body_at_hand(scope, shape.coding, bytes_max=self._body_bytes_max, what=self._too_large)
+        if body is None:
+            with caller.within(too_slow_body):
+                body = await read_body(headers, receive, shape.coding, bytes_max=self._body_bytes_max, what=self._too_large)
         draft = formats.one(body, headers, shape, payload_bytes_max=self._payload_bytes_max)
         admitted = await self.admission.one(caller, draft)
         log_append(admitted, caller.context, self.clock.monotonic_s() - began_s)
@@ -51,8 +55,9 @@ class PostBatch(Endpoint):
 
     route = "POST /events/batch"
 
-    def __init__(self, settings: IngestSettings, clock: Clock, admission: Admission) -> None:
+    def __init__(self, settings: IngestSettings, clock: Clock, admission: BatchAdmission) -> None:
         super().__init__(clock, admission)
+        self._batches = admission
         self.deadline_s = settings.batch_deadline_s
         self._payload_bytes_max = settings.payload_bytes_max
         self._item_bytes_max = settings.payload_bytes_max + settings.body_overhead_bytes_max
@@ -63,7 +68,7 @@ class PostBatch(Endpoint):
     async def reply(self, caller: Caller, scope: Scope, receive: Receive, began_s: float) -> Reply:
         headers = scope["headers"]
         batch_format, coding = formats.batch_format_of(headers), formats.coding_of(headers)
-        async with within(caller.deadline_s, too_slow_body):
+        with caller.within(too_slow_body):
             body = await read_body(headers, receive, coding, bytes_max=self._body_bytes_max, what=self._too_large)
         items = formats.items_of(body, batch_format)
         read = partial(
@@ -72,7 +77,7 @@ class PostBatch(Endpoint):
             payload_bytes_max=self._payload_bytes_max,
             body_bytes_max=self._item_bytes_max,
         )
-        outcomes = await self.admission.many(caller, items, read)
+        outcomes = await self._batches.many(caller, items, read)
         duration_s = self.clock.monotonic_s() - began_s
         results = [self._result(place, outcome, caller.context, duration_s) for place, outcome in enumerate(outcomes)]
         appended = sum(isinstance(outcome, Admitted) for outcome in outcomes)
@@ -93,7 +98,7 @@ class PostBatch(Endpoint):
 
 def _created(admitted: Admitted, window_s: int) -> dict[str, Any]:
     event = admitted.event
-    document: dict[str, Any] = {"id": event.id, "status": "pending", "received_at": instant(event.received_at_ms)}
+    document: dict[str, Any] = {"id": event.id, "status": "pending", "received_at": rfc3339(event.received_at_ms)}
     if event.dedup_key is not None:
         document["idempotency_window_s"] = window_s
     return document

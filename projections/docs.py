@@ -103,12 +103,28 @@ _ATTEMPT: Final[Schema] = record(
     round=ROUND,
     cause=CAUSE,
 )
-_DELIVERY: Final[Schema] = record("Delivery", endpoint_id={"type": "string", "pattern": ids.ENDPOINT_ID_PATTERN}, attempts=many(_ATTEMPT))
+_NEXT_ATTEMPT: Final[Schema] = record(
+    "NextAttempt",
+    attempt={"type": "integer", "minimum": 1},
+    not_before={**nullable(TIME), "description": "null: it is under way, or waits for its turn."},
+)
+_ENDPOINT: Final[Schema] = {"type": "string", "pattern": ids.ENDPOINT_ID_PATTERN}
+_DELIVERY: Final[Schema] = record(
+    "Delivery",
+    endpoint_id=_ENDPOINT,
+    state={
+        "type": "string",
+        "enum": ["planned", "retrying", "delivered", "dead"],
+        "description": "planned: no attempt was made. retrying: one failed, another follows. dead: given up.",
+    },
+    next_attempt={**nullable(_NEXT_ATTEMPT), "description": "The attempt to come, if any."},
+    attempts=many(_ATTEMPT),
+)
 _STATE: Final[Schema] = record(
     "EventState",
     optional=[
         "original_id", "type", "subject", "occurred_at", "received_at", "payload_bytes", "payload_sha256", "ingested", "accepted", "ack",
-        "deliveries",
+        "deliveries", "held",
     ],
     id=_EVENT_ID,
     status={
@@ -127,6 +143,7 @@ _STATE: Final[Schema] = record(
     accepted=_POSITION,
     ack=nullable(record("Ack", acked_at=TIME, offset=INTEGER)),
     deliveries=many(_DELIVERY),
+    held={**many(_ENDPOINT), "description": "Endpoints that would have got it and were disabled when it came."},
 )  # fmt: skip
 _INGESTED: Final[dict[str, Any]] = {"partition": 2, "offset": 41, "appended_at": "2026-11-24T02:31:23.158Z"}
 _ATTEMPT_SHOWN: Final[dict[str, Any]] = {
@@ -140,7 +157,7 @@ EVENT: Final[Responses] = answered(
         "received_at": "2026-11-24T02:31:23.155Z", "payload_bytes": len(_PAYLOAD),
         "payload_sha256": hashlib.sha256(_PAYLOAD).hexdigest(), "ingested": _INGESTED,
         "accepted": {"generation": 1, "partition": 2, "offset": 41}, "ack": {"acked_at": "2026-11-24T02:31:25.020Z", "offset": 12},
-        "deliveries": [{"endpoint_id": _ENDPOINT_ID, "attempts": [_ATTEMPT_SHOWN]}],
+        "deliveries": [{"endpoint_id": _ENDPOINT_ID, "state": "delivered", "next_attempt": None, "attempts": [_ATTEMPT_SHOWN]}], "held": [],
     },
     pending={"id": _EXAMPLE_ID, "status": "pending"},
     duplicate={

@@ -8,9 +8,9 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -18,6 +18,7 @@ from runtime.kafka import LIBRDKAFKA_LOGGER, Headers, client_config
 from runtime.settings import KafkaSettings
 from schemas.records import Record
 
+T = TypeVar("T")
 #: (topic, partition).
 Place = tuple[str, int]
 
@@ -28,6 +29,9 @@ _BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 _HELD_MAX: Final = 5_000
 _POLL_S: Final = 0.2
 _REQUEST_TIMEOUT_S: Final = 10.0
+#: What a client meets in the moments in which a partition gets its leader.
+_MOVING: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_MOVING_PAUSE_S: Final = 0.2
 #: What librdkafka reports and tries again by itself.
 _PASSING: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT})
 
@@ -63,12 +67,15 @@ class LogReader:
 
     `headers`: whether records come with theirs, which no fold looks at and which cost time.
     It goes on reading ahead of what it was asked for, so a range that begins where the last one of its partition ended is there at once.
+    `ahead_kbytes`: how far ahead it reads.
     """
 
-    def __init__(self, kafka: KafkaSettings, *, batch_records_max: int, stall_timeout_s: float, headers: bool = False) -> None:
-        self._headers = headers
+    def __init__(
+        self, kafka: KafkaSettings, *, batch_records_max: int, stall_timeout_s: float, headers: bool = False, ahead_kbytes: int = 131_072
+    ) -> None:
         self._batch_records_max = batch_records_max
         self._stall_timeout_s = stall_timeout_s
+        self._headers = headers
         #: The next offset to hand out and the next to come from the broker, of each partition that is being read.
         self._next: dict[Place, int] = {}
         self._coming: dict[Place, int] = {}
@@ -83,9 +90,9 @@ class LogReader:
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 20,
                 "fetch.queue.backoff.ms": 5,
-                "max.partition.fetch.bytes": 16 * 1024 * 1024,
+                "max.partition.fetch.bytes": min(16, max(1, ahead_kbytes // 1024)) * 1024 * 1024,
                 "queued.min.messages": 1_000_000,
-                "queued.max.messages.kbytes": 131_072,
+                "queued.max.messages.kbytes": ahead_kbytes,
             },
             logger=LIBRDKAFKA_LOGGER,
         )
@@ -195,11 +202,51 @@ def bounds(kafka: KafkaSettings, places: Iterable[Place]) -> dict[Place, Range]:
 
     By a consumer of its own: librdkafka lets such a question time out where something is assigned.
     """
+    with _asker(kafka) as consumer:
+        return {place: _watermarks(consumer, place) for place in places}
+
+
+def since(kafka: KafkaSettings, times: Mapping[Place, int]) -> dict[Place, Range]:
+    """From the first record of each partition that is not older than a time (Unix ms) to the partition's end. Raises as `bounds`."""
+    if not times:
+        return {}
+    asked = [TopicPartition(topic, number, max(0, at_ms)) for (topic, number), at_ms in times.items()]
+    with _asker(kafka) as consumer:
+        found = {}
+        for tp in _again(lambda: _offsets(consumer, asked)):
+            low, high = _watermarks(consumer, (tp.topic, tp.partition))
+            found[tp.topic, tp.partition] = Range(max(low, tp.offset) if tp.offset >= 0 else high, high)
+        return found
+
+
+@contextmanager
+def _asker(kafka: KafkaSettings) -> Iterator[Consumer]:
     consumer = Consumer({**client_config(kafka, "rebuild"), "group.id": "triggers-rebuild"}, logger=LIBRDKAFKA_LOGGER)
     try:
-        return {
-            (topic, number): Range(*consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_REQUEST_TIMEOUT_S))
-            for topic, number in places
-        }
+        yield consumer
     finally:
         consumer.close()
+
+
+def _watermarks(consumer: Consumer, place: Place) -> Range:
+    return Range(*_again(lambda: consumer.get_watermark_offsets(TopicPartition(*place), timeout=_REQUEST_TIMEOUT_S)))
+
+
+def _offsets(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
+    found = consumer.offsets_for_times(asked, timeout=_REQUEST_TIMEOUT_S)
+    for tp in found:
+        if tp.error is not None:
+            raise KafkaException(tp.error)
+    return found
+
+
+def _again(ask: Callable[[], T]) -> T:
+    """Ask until it is answered, while a partition gets its leader. Raises `confluent_kafka.KafkaException`."""
+    deadline_s = time.monotonic() + _REQUEST_TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or time.monotonic() > deadline_s:
+                raise
+            time.sleep(_MOVING_PAUSE_S)

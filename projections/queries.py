@@ -144,6 +144,12 @@ async def find_attempts(connection: Connection, owner: Owner, event_id: EventId)
     return [Attempt._make(row) for row in await cursor.fetchall()]
 
 
+async def find_held(connection: Connection, owner: Owner, event_id: EventId) -> list[str]:
+    """Endpoints that missed the event because they were disabled when it came."""
+    cursor = await connection.execute(load("projections", "find_held"), {**owner._asdict(), "event_id": event_id})
+    return [row[0] for row in await cursor.fetchall()]
+
+
 async def find_duplicate(connection: Connection, owner: Owner, event_id: EventId) -> Lost | None:
     row = await _one(connection, "find_duplicate", owner, event_id)
     return None if row is None else Lost._make(row)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import psycopg
@@ -15,6 +14,7 @@ from msgspec import Raw
 
 from access.changes import Owner as EndpointOwner
 from access.endpoints import NOT_THERE, is_or_was_of
+from access.times import iso, rfc3339
 from projections import acks, cursors, endpoint_attempts, queries
 from projections.cursors import Position
 from projections.endpoint_attempts import Outcome
@@ -118,13 +118,14 @@ class Reading:
         """What the folds know of an event."""
         found = await queries.find_event(connection, owner, event_id)
         if found is not None:
-            return _accepted(event_id, found, await queries.find_attempts(connection, owner, event_id))
+            attempts = await queries.find_attempts(connection, owner, event_id)
+            return _accepted(event_id, found, attempts, await queries.find_held(connection, owner, event_id))
         lost = await queries.find_duplicate(connection, owner, event_id)
         if lost is None:
             return None
         return {
             "id": event_id, "status": lost.kind, "original_id": lost.original_id, "type": lost.type,
-            "ingested": {"partition": lost.partition, "offset": lost.ingested_offset, "appended_at": _time(lost.appended_at_ms)},
+            "ingested": {"partition": lost.partition, "offset": lost.ingested_offset, "appended_at": rfc3339(lost.appended_at_ms)},
         }  # fmt: skip
 
     async def ack(self, owner: Owner, ids: list[str], request_headers: list[tuple[str, bytes | None]]) -> dict[str, Any]:
@@ -207,40 +208,47 @@ def _unknown_endpoint() -> ProblemError:
     return ProblemError(NOT_FOUND, f"{NOT_THERE.capitalize()}.")
 
 
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _time_or_none(ms: int | None) -> str | None:
-    return None if ms is None else _time(ms)
-
-
 def _item(item: queries.Item) -> dict[str, Any]:
     return {
         "id": item.event_id,
         "type": item.type,
         "subject": item.subject,
         "occurred_at": item.occurred_at,
-        "received_at": _time(item.received_at_ms),
+        "received_at": rfc3339(item.received_at_ms),
         "content_type": item.content_type,
         "status": item.delivery,
-        "ack": None if item.acked_at_ms is None else {"acked_at": _time(item.acked_at_ms)},
+        "ack": None if item.acked_at_ms is None else {"acked_at": rfc3339(item.acked_at_ms)},
         "position": {"generation": item.generation, "partition": item.partition, "offset": item.position},
         "cloudevent": None if item.cloudevent is None else Raw(item.cloudevent.encode()),
         "data_base64" if item.base64 else "payload": Raw(item.payload),
     }
 
 
-def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt]) -> dict[str, Any]:
+def _state(rows: list[queries.Attempt]) -> dict[str, Any]:
+    """What a delivery has come to, and the attempt that is to come: success is final, else the last round's last attempt decides."""
+    if any(row.outcome == "delivered" for row in rows):
+        return {"state": "delivered", "next_attempt": None}
+    last = rows[-1]
+    if last.attempt is None:
+        return {"state": "planned", "next_attempt": {"attempt": 1, "not_before": None}}
+    if last.next == "retry":
+        return {"state": "retrying", "next_attempt": {"attempt": last.attempt + 1, "not_before": iso(last.next_at_ms)}}
+    return {"state": "dead", "next_attempt": None}
+
+
+def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt], held: list[str]) -> dict[str, Any]:
     deliveries: dict[str, list[dict[str, Any]]] = {}
+    by_endpoint: dict[str, list[queries.Attempt]] = {}
     for row in rows:
+        by_endpoint.setdefault(row.endpoint_id, []).append(row)
         attempts = deliveries.setdefault(row.endpoint_id, [])
         if row.attempt is not None and row.started_at_ms is not None:
             attempts.append(
                 {
-                    "attempt": row.attempt, "outcome": row.outcome, "started_at": _time(row.started_at_ms), "duration_ms": row.duration_ms,
+                    "attempt": row.attempt, "outcome": row.outcome, "started_at": rfc3339(row.started_at_ms),
+                    "duration_ms": row.duration_ms,
                     "status": row.status, "error": row.error, "worker": row.worker, "next": row.next,
-                    "next_at": _time_or_none(row.next_at_ms), "dead_reason": row.dead_reason, "round": row.round, "cause": row.cause,
+                    "next_at": iso(row.next_at_ms), "dead_reason": row.dead_reason, "round": row.round, "cause": row.cause,
                 }
             )  # fmt: skip
     return {
@@ -249,11 +257,14 @@ def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attemp
         "type": found.type,
         "subject": found.subject,
         "occurred_at": found.occurred_at,
-        "received_at": _time(found.received_at_ms),
+        "received_at": rfc3339(found.received_at_ms),
         "payload_bytes": found.payload_bytes,
         "payload_sha256": found.payload_sha256,
-        "ingested": {"partition": found.partition, "offset": found.ingested_offset, "appended_at": _time(found.appended_at_ms)},
+        "ingested": {"partition": found.partition, "offset": found.ingested_offset, "appended_at": rfc3339(found.appended_at_ms)},
         "accepted": {"generation": found.generation, "partition": found.partition, "offset": found.position},
-        "ack": None if found.acked_at_ms is None else {"acked_at": _time(found.acked_at_ms), "offset": found.ack_offset},
-        "deliveries": [{"endpoint_id": endpoint, "attempts": attempts} for endpoint, attempts in deliveries.items()],
+        "ack": None if found.acked_at_ms is None else {"acked_at": rfc3339(found.acked_at_ms), "offset": found.ack_offset},
+        "deliveries": [
+            {"endpoint_id": endpoint, **_state(by_endpoint[endpoint]), "attempts": attempts} for endpoint, attempts in deliveries.items()
+        ],
+        "held": held,
     }

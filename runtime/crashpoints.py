@@ -10,6 +10,8 @@ import os
 import signal
 from pathlib import Path
 
+#: Whether any place is: what an event passes asks this before it calls.
+armed = False
 _name: str | None = None
 _remaining = 0
 _file: Path | None = None
@@ -17,12 +19,12 @@ _file: Path | None = None
 
 def arm_from_environment() -> None:
     """Called by the composition root at process start. A missing file leaves every place unarmed."""
-    global _name, _remaining, _file
+    global armed, _name, _remaining, _file
     path = os.environ.get("TRIGGERS_CRASH_FILE")
     if not path or not Path(path).is_file():
         return
     name, _, count = Path(path).read_text().strip().partition(":")
-    _name, _remaining, _file = name, int(count or 1), Path(path)
+    armed, _name, _remaining, _file = True, name, int(count or 1), Path(path)
 
 
 def reach(name: str) -> None:

@@ -1,5 +1,6 @@
-"""The producer every process uses: one librdkafka producer, one poll thread, call-backs handed to the event loop in batches.
+"""The producer every process uses: one librdkafka producer, asked for its delivery reports by the event loop itself.
 
+No thread polls: a thread would have to take the interpreter's lock from the event loop for each report, and hand it back for each answer.
 Not `confluent_kafka.aio`: it hops through an executor per call, waits for a batch by default and takes no headers
 (measured: 63 against 24,000 records/s). Keys are placed by murmur2, as Kafka's own clients and Faust place them.
 """
@@ -8,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -28,7 +28,12 @@ LIBRDKAFKA_LOGGER: Final = logging.getLogger("librdkafka")
 Headers = Sequence[tuple[str, bytes | None]]
 Outcome = Literal["not_appended", "unknown"]
 
-_POLL_S: Final = 0.1
+#: How often librdkafka is asked while records are under way, at most and at least, and while none are (for errors).
+_POLL_S: Final = 0.001
+_POLL_SLOW_S: Final = 0.01
+_POLL_IDLE_S: Final = 0.1
+#: Between the two: this part of the time since the last report. A broker that is slow, far or away is not asked for each time in vain.
+_POLL_SHARE: Final = 0.25
 _CLOSE_TIMEOUT_S: Final = 10.0
 #: Local refusals and broker answers after which the record is certainly not in the log. Everything else may be; also what librdkafka
 #: throws out of its queue after a fatal error (`_PURGE_QUEUE`), where records wait to be sent again as well.
@@ -123,16 +128,18 @@ class Bus:
         self._gapless = gapless
         self._stall_timeout_s = stall_timeout_s
         self._on_fatal = on_fatal
-        self._lock = threading.Lock()
-        self._reports: deque[tuple[asyncio.Future[Report], KafkaError | None, Message]] = deque()
-        self._scheduled = False
-        self._closing = threading.Event()
+        self._closing = False
         self._fatal: str | None = None
         self._brokers_down = False
         self._outstanding: set[asyncio.Future[Report]] = set()
         self._producer: Producer | None = None
-        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: The next poll, whether it comes soon, and when the last report came or the first record after a pause was sent.
+        self._timer: asyncio.TimerHandle | None = None
+        self._hurried = False
+        self._progress_s = 0.0
+        #: Records confirmed in the poll under way, by topic.
+        self._confirmed: dict[str, int] = {}
 
     @property
     def ready(self) -> bool:
@@ -147,8 +154,8 @@ class Bus:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._producer = Producer({**self._config, "error_cb": self._error}, logger=LIBRDKAFKA_LOGGER)
-        self._thread = threading.Thread(target=self._poll, name=f"kafka-{self._config['client.id']}", daemon=True)
-        self._thread.start()
+        self._progress_s = time.monotonic()
+        self._poll_in(_POLL_IDLE_S)
 
     def send(
         self,
@@ -167,16 +174,15 @@ class Bus:
             raise AppendError("not_appended", f"the producer failed: {self._fatal}")
         future: asyncio.Future[Report] = self._loop.create_future()
 
-        def report(error: KafkaError | None, message: Message) -> None:  # poll thread
-            with self._lock:
-                self._reports.append((future, error, message))
-                first, self._scheduled = not self._scheduled, True
-            if first:
-                self._wake()
-
         try:
             self._producer.produce(
-                topic, value, key, partition, on_delivery=report, timestamp=timestamp_ms, headers=list(headers) if headers else None
+                topic,
+                value,
+                key,
+                partition,
+                on_delivery=partial(self._reported, future),
+                timestamp=timestamp_ms,
+                headers=list(headers) if headers else None,
             )
         except BufferError as error:
             if self._gapless:
@@ -187,6 +193,10 @@ class Bus:
                 die(f"produce to {topic} refused: {error}")
             raise AppendError("not_appended", str(error)) from error
         self._outstanding.add(future)
+        if not self._hurried:
+            self._hurried = True
+            self._progress_s = time.monotonic()
+            self._poll_in(_POLL_S)
         return future
 
     async def reachable(self, timeout_s: float) -> bool:
@@ -207,68 +217,72 @@ class Bus:
             await asyncio.wait(pending)
 
     async def stop(self) -> None:
-        """Wait a bounded time for what is outstanding, then end the poll thread."""
+        """Wait a bounded time for what is outstanding, then poll no more."""
         if pending := tuple(self._outstanding):
             await asyncio.wait(pending, timeout=_CLOSE_TIMEOUT_S)
-        self._closing.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, _CLOSE_TIMEOUT_S)
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _wake(self) -> None:
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._drain)
-
-    def _drain(self) -> None:
-        with self._lock:
-            reports, self._reports, self._scheduled = self._reports, deque(), False
-        counts: dict[str, int] = {}
-        for future, error, message in reports:
-            self._outstanding.discard(future)
-            topic = message.topic() or ""
-            if error is None:
-                self._brokers_down = False
-                counts[topic] = counts.get(topic, 0) + 1
-                if not future.done():
-                    future.set_result(Report(topic, message.partition() or 0, message.offset() or 0, message.timestamp()[1]))
-                continue
-            PRODUCE_FAILURES.labels(topic).inc()
-            if self._gapless:
-                die(f"a record to {topic} was not delivered: {error}")
-            if not future.done():
-                future.set_exception(AppendError("not_appended" if error.code() in _NOT_APPENDED else "unknown", error.str()))
-                future.exception()  # a caller that went away need not be told
-        for topic, count in counts.items():
-            PRODUCED.labels(topic).inc(count)
+    def _poll_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._loop is not None and not self._closing:
+            self._timer = self._loop.call_later(seconds, self._poll)
 
     def _poll(self) -> None:
-        producer = self._producer
-        if producer is None:
+        producer, now_s = self._producer, time.monotonic()
+        if producer is None or self._closing:
             return
-        waiting, since = 0, time.monotonic()
-        while not self._closing.is_set():
-            try:
-                events = producer.poll(_POLL_S)
-            except KafkaException as error:  # confluent-kafka raises what is fatal here, and does not call `error_cb` with it
-                self._error(error.args[0])
-                continue  # what was under way is still reported
-            if not self._gapless:
-                continue
-            now = time.monotonic()
-            if events or not len(producer) or len(producer) < waiting:
-                since = now
-            elif now - since > self._stall_timeout_s:
-                die(f"no record was delivered for {self._stall_timeout_s:g} s")
-            waiting = len(producer)
+        waiting = len(self._outstanding)
+        try:
+            producer.poll(0)
+        except KafkaException as error:  # confluent-kafka raises what is fatal here, and does not call `error_cb` with it
+            self._error(error.args[0])  # what was under way is still reported
+        finally:
+            self._again(now_s, progress=len(self._outstanding) < waiting)
 
-    def _error(self, error: KafkaError) -> None:  # poll thread
+    def _again(self, now_s: float, *, progress: bool) -> None:
+        """After a poll: count what it confirmed, and settle when the next one is due."""
+        for topic, count in self._confirmed.items():
+            PRODUCED.labels(topic).inc(count)
+        self._confirmed.clear()
+        if progress:
+            self._progress_s = now_s
+        self._hurried = bool(self._outstanding)
+        if not self._hurried:
+            self._poll_in(_POLL_IDLE_S)
+            return
+        stood_s = now_s - self._progress_s
+        self._poll_in(min(max(_POLL_S, stood_s * _POLL_SHARE), _POLL_SLOW_S))
+        if self._gapless and stood_s > self._stall_timeout_s:
+            die(f"no record was delivered for {self._stall_timeout_s:g} s")
+
+    def _reported(self, future: asyncio.Future[Report], error: KafkaError | None, message: Message) -> None:
+        """librdkafka's report of one record, within `_poll`."""
+        self._outstanding.discard(future)
+        topic = message.topic() or ""
+        if error is None:
+            self._brokers_down = False
+            self._confirmed[topic] = self._confirmed.get(topic, 0) + 1
+            if not future.done():
+                future.set_result(Report(topic, message.partition() or 0, message.offset() or 0, message.timestamp()[1]))
+            return
+        PRODUCE_FAILURES.labels(topic).inc()
+        if self._gapless:
+            die(f"a record to {topic} was not delivered: {error}")
+        if not future.done():
+            future.set_exception(AppendError("not_appended" if error.code() in _NOT_APPENDED else "unknown", error.str()))
+            future.exception()  # a caller that went away need not be told
+
+    def _error(self, error: KafkaError) -> None:
         if error.fatal():
             if self._gapless:
                 die(f"the producer failed: {error}")
             if self._fatal is None and self._loop is not None:
                 self._fatal = error.str()
                 if self._on_fatal is not None:
-                    self._loop.call_soon_threadsafe(self._on_fatal, error.str())
+                    self._loop.call_soon(self._on_fatal, error.str())
             return
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._brokers_down = True

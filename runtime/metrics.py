@@ -5,25 +5,57 @@ Each process serves the whole catalogue; what it does not do stays at zero. Hist
 
 from __future__ import annotations
 
-from typing import Final
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, Metric, start_http_server
 
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+
+class Tally(defaultdict[str | tuple[str, ...], int]):
+    """What the event loop counts of one counter, by label or labels: `tally[label] += 1`. Added to the counter when that is read.
+
+    A counter's own `inc` is a lock and four calls, and an event counts in six of them. For one thread, which reads it too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(int)
+
+    def take(self) -> Sequence[tuple[tuple[str, ...], int]]:
+        """What was counted since the last time."""
+        counted = [((labels,) if isinstance(labels, str) else labels, amount) for labels, amount in self.items()]
+        self.clear()
+        return counted
+
+
+class Tallied(Counter):
+    """A counter that is counted in its `tally` as well."""
+
+    def __init__(self, name: str, documentation: str, labelnames: Sequence[str] = (), **more: Any) -> None:
+        self.tally = Tally()
+        super().__init__(name, documentation, labelnames, **more)
+
+    def collect(self) -> Iterable[Metric]:
+        for labels, amount in self.tally.take():
+            self.labels(*labels).inc(amount)
+        return super().collect()
+
+
 # Ingest
-REQUESTS: Final = Counter("triggers_http_requests", "HTTP requests answered.", ("route", "status"))
+REQUESTS: Final = Tallied("triggers_http_requests", "HTTP requests answered.", ("route", "status"))
 REQUEST_SECONDS: Final = Histogram("triggers_http_request_seconds", "From the first byte to the answer.", ("route",), buckets=_FAST)
 HTTP_REFUSED: Final = Counter("triggers_http_refused", "Requests and connections refused before a route saw them.", ("problem",))
-APPENDS: Final = Counter("triggers_appends", "Appends to events.ingested by outcome.", ("outcome",))
-KEY_LOOKUPS: Final = Counter("triggers_key_lookups", "API key look-ups by where they were answered.", ("source",))
-QUOTA_EVENTS: Final = Counter("triggers_quota_events", "Events counted against a quota by outcome.", ("outcome",))
+APPENDS: Final = Tallied("triggers_appends", "Appends to events.ingested by outcome.", ("outcome",))
+KEY_LOOKUPS: Final = Tallied("triggers_key_lookups", "API key look-ups by where they were answered.", ("source",))
+QUOTA_EVENTS: Final = Tallied("triggers_quota_events", "Events counted against a quota by outcome.", ("outcome",))
 KEYS_REFUSED: Final = Counter("triggers_keys_refused", "API keys and operators' tokens that were not let in.", ("reason",))
 SCHEMA_LOADS: Final = Counter("triggers_schema_loads", "Reads of event type schemas from Postgres by what was read.", ("what",))
 SCHEMA_CHECKS: Final = Counter("triggers_schema_checks", "Payloads checked against the schema of their type by outcome.", ("outcome",))
-RESERVATIONS: Final = Counter("triggers_reservations", "Idempotency reservations by outcome.", ("outcome",))
-REDIS_ROUND_TRIPS: Final = Counter("triggers_redis_round_trips", "Redis round trips by outcome.", ("outcome",))
+RESERVATIONS: Final = Tallied("triggers_reservations", "Idempotency reservations by outcome.", ("outcome",))
+REDIS_ROUND_TRIPS: Final = Tallied("triggers_redis_round_trips", "Redis round trips by outcome.", ("outcome",))
 
 # Kafka producer of any process
 PRODUCED: Final = Counter("triggers_produced_records", "Records confirmed by the broker.", ("topic",))
@@ -56,9 +88,6 @@ FIFO_LAG_SECONDS: Final = Gauge(
     "triggers_delivery_fifo_lag_seconds", "Age of the oldest event that a FIFO endpoint is at; 0 where none has any.", ("partition",)
 )
 IN_FLIGHT: Final = Gauge("triggers_delivery_in_flight", "Webhook attempts under way.")
-
-# Every process
-PROCESS_RESTARTS: Final = Counter("triggers_process_restarts", "Supervised processes restarted.", ("process",))
 
 
 def serve(port: int, host: str = "127.0.0.1") -> int:

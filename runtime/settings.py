@@ -116,6 +116,8 @@ class IngestSettings(_Section):
     batch_deadline_s: Seconds = 15.0
     #: librdkafka's delivery timeout: past it the outcome of an append is unknown.
     delivery_timeout_s: Seconds = 5.0
+    #: Events wait this long for others of their partition, so that a busy broker gets fewer and larger requests.
+    linger_ms: Annotated[float, Field(ge=0)] = 1.0
     #: Lease of a pending reservation: a little longer than the delivery timeout, so that no two owners append at once.
     reservation_lease_s: Seconds = 7.0
     #: Window of idempotency, here and in the dedup table.
@@ -242,6 +244,22 @@ class ReplaySettings(_Section):
     count_timeout_s: Seconds = 30.0
 
 
+class OperatingSettings(_Section):
+    """Of the tools that look at a system: explain, doctor, dead and rejected."""
+
+    #: Records of the log that one command reads at most; it says so where it stopped.
+    read_records_max: Positive = 10_000_000
+    #: Silence of the broker after which such a command gives up.
+    stall_timeout_s: Seconds = 10.0
+    #: A check of the doctor that takes longer is given up; the others go on.
+    check_timeout_s: Seconds = 10.0
+    #: Records that a group has not taken and clocks that differ by more than this are worth a warning.
+    lag_records_max: Positive = 10_000
+    clock_skew_s: Seconds = 1.0
+    #: An id's time and its record's time may differ by this: clocks of two machines, and the way to the broker.
+    clock_slack_s: Seconds = 60.0
+
+
 class TelemetrySettings(_Section):
     log_level: str = "info"
     #: One wide JSON line per event and stage. Without it only lines about the process itself are written.
@@ -273,6 +291,7 @@ class Settings(BaseSettings):
     delivery: DeliverySettings = DeliverySettings()
     rebuild: RebuildSettings = RebuildSettings()
     replay: ReplaySettings = ReplaySettings()
+    operating: OperatingSettings = OperatingSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @property

@@ -13,9 +13,8 @@ import os
 import re
 import sys
 import threading
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -28,8 +27,7 @@ _TRACEPARENT: Final = re.compile(r"\A00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2
 _TRACE_RANDOM_BYTES: Final = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """A position in a distributed trace (W3C Trace Context): 32 and 16 lower-case hex digits."""
 
     trace_id: str

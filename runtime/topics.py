@@ -23,11 +23,15 @@ _REQUEST_TIMEOUT_S: Final = 30.0
 #: LOG_EMERG of syslog(3), which librdkafka does not use.
 _LOG_NOTHING: Final = 0
 #: Settings that must be as declared on a topic that is there already; others may be tuned by operators.
-_GUARDED_CONFIG: Final = ("cleanup.policy", "message.timestamp.type", "unclean.leader.election.enable")
+GUARDED_CONFIG: Final = ("cleanup.policy", "message.timestamp.type", "unclean.leader.election.enable")
 
 
 class TopicMismatch(RuntimeError):
     """A topic exists but differs from its declaration in a way that would break a promise."""
+
+
+class GroupRunning(RuntimeError):
+    """First offsets cannot be given to a group with members: the broker takes them from its members only."""
 
 
 def admin(kafka: KafkaSettings) -> AdminClient:
@@ -40,8 +44,8 @@ def admin(kafka: KafkaSettings) -> AdminClient:
 def ensure(kafka: KafkaSettings, delays_s: Sequence[float]) -> list[str]:
     """Create what is missing, check what is there, commit first offsets. Returns the names created.
 
-    Raises `TopicMismatch` for a changed partition count or a setting that dedup, order or durability rest on;
-    `confluent_kafka.KafkaException` when the broker refuses or does not answer.
+    Raises `TopicMismatch` for a changed partition count or a setting that dedup, order or durability rest on; `GroupRunning` where a group
+    that needs first offsets has members; `confluent_kafka.KafkaException` when the broker refuses or does not answer.
     """
     topics = declared(delays_s)
     client = admin(kafka)
@@ -100,7 +104,7 @@ def _guard_config(client: AdminClient, topics: Sequence[Topic]) -> None:
     answers = client.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in wanted], request_timeout=_REQUEST_TIMEOUT_S)
     for resource, answer in answers.items():
         found = answer.result(_REQUEST_TIMEOUT_S)
-        for name in _GUARDED_CONFIG:
+        for name in GUARDED_CONFIG:
             value, want = found[name].value, wanted[resource.name][name]
             if set(value.split(",")) != set(want.split(",")):
                 raise TopicMismatch(f"topic {resource.name} has {name}={value}, it must be {want}: set it back with kafka-configs")
@@ -120,6 +124,19 @@ def _seed(kafka: KafkaSettings, group: str, topics: Sequence[str], created: Sequ
             if p.offset < 0 and (p.topic in created or consumer.get_watermark_offsets(p, timeout=_REQUEST_TIMEOUT_S)[1] == 0)
         ]
         if fresh:
-            consumer.commit(offsets=fresh, asynchronous=False)
+            _commit(consumer, group, fresh)
     finally:
         consumer.close()
+
+
+def _commit(consumer: Consumer, group: str, fresh: Sequence[TopicPartition]) -> None:
+    try:
+        consumer.commit(offsets=list(fresh), asynchronous=False)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.UNKNOWN_MEMBER_ID:
+            raise
+        names = ", ".join(sorted({place.topic for place in fresh}))
+        raise GroupRunning(
+            f"{names} is new to the group {group}, and its workers are running: stop them everywhere, run `triggers topics` again, then "
+            "start them (one that was killed leaves after its session time-out). Nothing is lost meanwhile"
+        ) from None

@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.deliveries import DeadLetter, FifoPosition, JournalRecord, RequestRecord, RetryTask
 from schemas.events import SCHEMA_VERSION, Accepted, Ack, Attribute, Duplicate, Ingested
+from schemas.lifecycle import LifecycleRecord
 
 T = TypeVar("T")
 
@@ -114,6 +115,7 @@ retry_task: Final[Codec[RetryTask]] = Codec(RetryTask)
 dead_letter: Final[Codec[DeadLetter]] = Codec(DeadLetter)
 fifo_position: Final[Codec[FifoPosition]] = Codec(FifoPosition)
 request: Final[Codec[RequestRecord]] = Codec(*RequestRecord.__args__)
+lifecycle: Final[Codec[LifecycleRecord]] = Codec(LifecycleRecord)
 
 
 def encode(record: msgspec.Struct) -> bytes:

@@ -28,6 +28,8 @@ ROUND_PREFIX: Final = "rnd_"
 
 #: Bytes of randomness one id takes.
 RANDOM_BYTES: Final = 10
+_VERSION_AND_VARIANT: Final = 0x7 << 76 | 0b10 << 62
+_RANDOM_MASK: Final = 0xFFF << 64 | (1 << 62) - 1
 
 _UUID7 = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 EVENT_ID_PATTERN: Final = f"^{EVENT_PREFIX}{_UUID7}$"
@@ -43,37 +45,41 @@ def uuid7(unix_ms: int, random: bytes) -> UUID:
 
     `random` is at least RANDOM_BYTES long. Raises `ValueError` for a time outside 48 bits or too little randomness.
     """
+    return UUID(hex=_uuid7_text(unix_ms, random))
+
+
+def _uuid7_text(unix_ms: int, random: bytes) -> str:
+    """Its text. Written directly: `uuid.UUID` takes three times as long, and each event has two."""
     if not 0 <= unix_ms < 1 << 48:
         raise ValueError(f"unix_ms must fit 48 bits, got {unix_ms}")
     if len(random) < RANDOM_BYTES:
         raise ValueError(f"random must hold {RANDOM_BYTES} bytes, got {len(random)}")
-    rand_a = int.from_bytes(random[:2], "big") & 0x0FFF
-    rand_b = int.from_bytes(random[2:10], "big") & ((1 << 62) - 1)
-    return UUID(int=unix_ms << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b)
+    digits = (unix_ms << 80 | int.from_bytes(random[:RANDOM_BYTES], "big") & _RANDOM_MASK | _VERSION_AND_VARIANT).to_bytes(16, "big").hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def event_id(unix_ms: int, random: bytes) -> EventId:
-    return EventId(EVENT_PREFIX + str(uuid7(unix_ms, random)))
+    return EventId(EVENT_PREFIX + _uuid7_text(unix_ms, random))
 
 
 def organization_id(unix_ms: int, random: bytes) -> OrganizationId:
-    return OrganizationId(ORGANIZATION_PREFIX + str(uuid7(unix_ms, random)))
+    return OrganizationId(ORGANIZATION_PREFIX + _uuid7_text(unix_ms, random))
 
 
 def endpoint_id(unix_ms: int, random: bytes) -> EndpointId:
-    return EndpointId(ENDPOINT_PREFIX + str(uuid7(unix_ms, random)))
+    return EndpointId(ENDPOINT_PREFIX + _uuid7_text(unix_ms, random))
 
 
 def api_key_id(unix_ms: int, random: bytes) -> ApiKeyId:
-    return ApiKeyId(API_KEY_PREFIX + str(uuid7(unix_ms, random)))
+    return ApiKeyId(API_KEY_PREFIX + _uuid7_text(unix_ms, random))
 
 
 def operator_id(unix_ms: int, random: bytes) -> OperatorId:
-    return OperatorId(OPERATOR_PREFIX + str(uuid7(unix_ms, random)))
+    return OperatorId(OPERATOR_PREFIX + _uuid7_text(unix_ms, random))
 
 
 def request_id(unix_ms: int, random: bytes) -> RequestId:
-    return RequestId(REQUEST_PREFIX + str(uuid7(unix_ms, random)))
+    return RequestId(REQUEST_PREFIX + _uuid7_text(unix_ms, random))
 
 
 def round_id(unix_ms: int, random: bytes) -> RoundId:

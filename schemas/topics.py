@@ -116,7 +116,7 @@ _FIXED: Final[tuple[Topic, ...]] = (
         groups=(DELIVERY_GROUP,),
         seed_groups=(DELIVERY_GROUP,),
     ),
-    Topic(LIFECYCLE, "reserved"),
+    Topic(LIFECYCLE, "schemas.lifecycle.LifecycleRecord"),
     Topic(
         DEDUP_CHANGELOG,
         "processors.dedup.Marker",

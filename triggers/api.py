@@ -23,9 +23,9 @@ from access.limits import Limiter
 from access.operator_desk import OperatorDesk
 from access.operator_routes import router as operator_router
 from access.secrets import Keyring
-from ingest.admission import Admission
 from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
+from ingest.batches import BatchAdmission
 from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservations
 from ingest.routes import PostBatch, PostEvents
@@ -56,11 +56,13 @@ def make_api(settings: Settings) -> Application:
     authenticator.tick = tick
 
     def make_bus(on_fatal: Callable[[str], None]) -> Bus:
-        return Bus(settings.kafka, client_id="api", delivery_timeout_s=ingest.delivery_timeout_s, on_fatal=on_fatal)
+        return Bus(
+            settings.kafka, client_id="api", linger_ms=ingest.linger_ms, delivery_timeout_s=ingest.delivery_timeout_s, on_fatal=on_fatal
+        )
 
     appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
     reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
-    admission = Admission(
+    admission = BatchAdmission(
         ingest,
         clock,
         authenticator,

@@ -7,8 +7,11 @@ import typer
 from triggers.commands import (
     admin,
     audit,
+    dead,
+    doctor,
     endpoints,
     event_types,
+    explain,
     keyring,
     keys,
     lost_offsets,
@@ -16,8 +19,10 @@ from triggers.commands import (
     organizations,
     rebuild,
     redeliveries,
+    rejected,
     replays,
     run,
+    topics,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.")
@@ -26,14 +31,18 @@ run.register(app)
 rebuild.register(app)
 lost_offsets.register(app)
 redeliveries.register(endpoints.endpoint)
+explain.register(app)
+doctor.register(app)
+app.add_typer(topics.topics, name="topics")
 app.add_typer(organizations.org, name="org")
 app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
 app.add_typer(endpoints.endpoint, name="endpoint")
-app.add_typer(redeliveries.dead, name="dead")
 app.add_typer(replays.replay, name="replay")
 app.add_typer(keyring.keyring, name="keyring")
 app.add_typer(audit.audit, name="audit")
+app.add_typer(dead.dead, name="dead")
+app.add_typer(rejected.rejected, name="rejected")
 app.add_typer(event_types.event_type, name="event-type")
 
 

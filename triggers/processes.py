@@ -16,7 +16,7 @@ import uvloop
 from confluent_kafka import KafkaException
 
 from runtime import crashpoints, metrics, migrations, telemetry
-from runtime.lifecycle import EXIT_UNAVAILABLE, StallGuard, Unavailable, die, stop_on_signals, wait_for
+from runtime.lifecycle import EXIT_UNAVAILABLE, StallGuard, Unavailable, die, settle_memory, stop_on_signals, wait_for
 from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, connect, pool
 from runtime.settings import Settings
 from runtime.telemetry import log
@@ -83,7 +83,9 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
     from ingest.server import serve  # noqa: PLC0415
     from triggers.api import make_api  # noqa: PLC0415
 
-    await serve(make_api(settings), settings.api, stop)
+    made = make_api(settings)
+    settle_memory()
+    await serve(made, settings.api, stop)
 
 
 async def deliver(settings: Settings, stop: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 from ingest.append import Appender
 from processors.outputs import Outputs
 from runtime.kafka import AppendError, Bus
-from runtime.settings import Settings
+from runtime.settings import KafkaSettings, Settings
 from schemas.ids import OrganizationId
 from schemas.problems import ProblemError
 from tests.librdkafka import fail_for_good
@@ -97,6 +98,30 @@ async def test_a_producer_that_must_leave_no_hole_ends_its_process(settings: Set
     fail_for_good(bus._producer)
     await holds(lambda: bool(deaths))
     assert "the producer failed" in deaths[0]
+    await bus.stop()
+
+
+async def test_a_producer_that_must_leave_no_hole_ends_its_process_when_nothing_is_delivered(deaths: list[str]) -> None:
+    nowhere = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    bus = Bus(nowhere, client_id="test", gapless=True, stall_timeout_s=0.3)
+    await bus.start()
+    waiting = bus.send(TOPIC, None, b"k")
+    await holds(lambda: bool(deaths))
+    assert "no record was delivered" in deaths[0]
+    assert not waiting.done()
+    bus._outstanding.clear()
+    await bus.stop()
+
+
+async def test_reports_come_without_a_thread_that_polls(settings: Settings) -> None:
+    before = set(threading.enumerate())
+    bus = Bus(settings.kafka, client_id="test")
+    await bus.start()
+    async with asyncio.timeout(30):
+        reports = await asyncio.gather(*(bus.send(TOPIC, b"%d" % n, b"k") for n in range(500)))
+    assert [report.offset for report in reports] == list(range(reports[0].offset, reports[0].offset + 500))
+    assert bus.outstanding == 0
+    assert set(threading.enumerate()) == before
     await bus.stop()
 
 

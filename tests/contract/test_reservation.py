@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 
-from ingest.idempotency import Reservation, Reservations, redis_key
+from ingest.idempotency import Confirmed, Reservation, Reservations, Wanted, redis_key
 from runtime.clock import SYSTEM
 from runtime.redis import RedisTick, RedisUnavailable
 from runtime.settings import RedisSettings, Settings
@@ -108,6 +108,33 @@ async def test_a_hundred_at_once_reserve_exactly_once(reservations: Reservations
     held = await asyncio.gather(*(reservations.reserve(key, ids.event_id(n, bytes(10)), "f", str(n)) for n in range(100)))
     assert [one.outcome for one in held].count("reserved") == 1
     assert len({one.event_id for one in held}) == 1
+
+
+async def test_many_keys_of_an_organization_are_reserved_and_confirmed_each_for_itself(reservations: Reservations) -> None:
+    keys = [redis_key(ORGANIZATION, "live", f"k:{os.urandom(6).hex()}") for _ in range(230)]
+    await reservations.reserve(keys[7], ONE, "f", "somebody")
+    await reservations.reserve(keys[150], ONE, "another", "somebody")
+    wanted = [Wanted(key, ids.event_id(n, bytes(10)), "f", f"o{n}") for n, key in enumerate(keys)]
+    held = await reservations.reserve_all(wanted)
+    outcomes = [None if one is None else one.outcome for one in held]
+    assert (outcomes.pop(150), outcomes.pop(7)) == ("conflict", "pending")
+    assert set(outcomes) == {"reserved"}
+    now_ms = SYSTEM.now_ms()
+    assert await reservations.confirm_all([Confirmed(one.key, one.event_id, "f", now_ms) for one in wanted]) == 0
+    again = [None if one is None else tuple(one)[:2] for one in await reservations.reserve_all(wanted)]
+    assert again[7] == ("pending", ONE), "what another event holds is not confirmed"
+    assert [one for n, one in enumerate(again) if n not in (7, 150)] == [
+        ("duplicate", one.event_id) for n, one in enumerate(wanted) if n not in (7, 150)
+    ]
+
+
+async def test_without_redis_many_keys_have_no_answer_and_nobody_was_told() -> None:
+    nowhere = RedisSettings.model_validate({"url": "redis://127.0.0.1:1/0", "timeout_s": 0.2, "retry_after_s": 30})
+    tick = RedisTick(nowhere, SYSTEM, watch=WATCHED, on_watched=lambda _: None)
+    without = Reservations(tick, lease_ms=LEASE_MS, window_ms=WINDOW_MS)
+    assert await without.reserve_all([Wanted(str(n), ONE, "f", "a") for n in range(150)]) == [None] * 150
+    assert await without.confirm_all([Confirmed(str(n), ONE, "f", 1) for n in range(150)]) == 150
+    await tick.close()
 
 
 async def _after_the_lease(reservations: Reservations, key: str, event_id: ids.EventId) -> Reservation:

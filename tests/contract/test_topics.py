@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from runtime.settings import Settings
-from runtime.topics import TopicMismatch, admin, ensure
+from runtime.topics import GroupRunning, TopicMismatch, admin, ensure
 from schemas.topics import DELIVERY_GROUP, EVENTS_ACCEPTED, retry_topic
 
 EXTRA_DELAY_S = 0.123
@@ -54,6 +55,28 @@ def test_a_new_topic_gives_its_new_group_offset_0_and_a_changed_guarded_setting_
         changed.result(20)
     with pytest.raises(TopicMismatch, match=f"{EXTRA} has cleanup.policy=compact"):
         ensure(settings.kafka, delays)
+
+
+def test_a_new_topic_of_a_group_that_runs_is_refused_until_its_workers_are_stopped(settings: Settings, operator: AdminClient) -> None:
+    delays = (*settings.delivery.delays_s, EXTRA_DELAY_S)
+    worker = Consumer({"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": DELIVERY_GROUP, "enable.auto.commit": False})
+    try:
+        worker.subscribe([EVENTS_ACCEPTED])
+        deadline_s = time.monotonic() + 30
+        while not worker.assignment():
+            assert time.monotonic() < deadline_s, "the worker did not come into its group"
+            worker.poll(0.2)
+        with pytest.raises(GroupRunning, match=f"{EXTRA} is new to the group {DELIVERY_GROUP}, and its workers are running: stop them"):
+            ensure(settings.kafka, delays)
+    finally:
+        worker.close()
+    assert ensure(settings.kafka, delays) == []
+    consumer = Consumer({"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": DELIVERY_GROUP})
+    try:
+        asked = [TopicPartition(EXTRA, number) for number in range(settings.kafka.partitions)]
+        assert {tp.offset for tp in consumer.committed(asked, timeout=20)} == {0}
+    finally:
+        consumer.close()
 
 
 def _set(name: str, value: str) -> ConfigEntry:

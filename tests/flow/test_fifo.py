@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from schemas.topics import DELIVERIES_FIFO
+from tests.flow.topics import read_topic
 from triggers.provision import Tenant, make_endpoint, make_tenant
 from triggers.receiver import Received, Receiver
 from triggers.system import System, until
@@ -134,6 +136,11 @@ def test_an_endpoint_that_waits_an_hour_for_a_retry_holds_nobody_and_when_it_is_
     assert outcomes(client, posted[0], stuck) == [("failed", None), ("failed", "endpoint_missing")]
     assert all(outcomes(client, one, stuck) == [("failed", "endpoint_missing")] for one in posted[1:])
     assert len(receiver.of("/stuck")) == 1
+
+    def positions() -> list[bytes | None]:
+        return [one.value for one in read_topic(system.settings, DELIVERIES_FIFO) if one.key == stuck.encode()]
+
+    until(lambda: positions()[-1] is None, WAIT_S, "its position being taken out of the log", 0.2)
 
 
 def test_one_that_blocks_waits_for_an_event_whose_schedule_is_used_up_says_so_and_goes_on_when_it_is_released(

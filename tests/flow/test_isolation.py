@@ -121,7 +121,10 @@ def test_what_comes_while_an_endpoint_is_disabled_is_held_and_counted(system: Sy
 
 @pytest.mark.parametrize(
     ("what", "reason"),
-    [("enabled = false, disabled_reason = 'owner', disabled_at = now()", "endpoint_disabled"), ("deleted_at = now()", "endpoint_missing")],
+    [
+        ("enabled = false, disabled_reason = 'owner', disabled_at = now()", "endpoint_disabled"),
+        ("deleted_at = now(), enabled = false", "endpoint_missing"),
+    ],
 )
 def test_a_retry_that_comes_due_at_an_endpoint_that_is_disabled_or_deleted_is_given_up_and_says_which(
     system: System, bad: BadReceiver, what: str, reason: str

@@ -1,4 +1,4 @@
-"""Commands that prepare servers: tables and topics; and the published contract."""
+"""Commands that prepare the tables; and the published contract."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runtime import migrations, topics
+from runtime import migrations
 from runtime.settings import Settings
 from triggers.commands.output import Json, explained, show_one
 from triggers.contract import contract
@@ -18,13 +18,6 @@ def migrate(json: Json = False) -> None:
     with explained():
         before, after = migrations.migrate(Settings().postgres)
         show_one({"before": before, "after": after}, json=json)
-
-
-def ensure_topics(json: Json = False) -> None:
-    """Create missing topics and refuse what differs from their declaration."""
-    with explained():
-        settings = Settings()
-        show_one({"created": topics.ensure(settings.kafka, settings.delivery.delays_s)}, json=json)
 
 
 def openapi(
@@ -43,5 +36,4 @@ def openapi(
 
 def register(app: typer.Typer) -> None:
     app.command("migrate")(migrate)
-    app.command("topics")(ensure_topics)
     app.command("openapi")(openapi)

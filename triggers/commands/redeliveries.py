@@ -23,9 +23,8 @@ from schemas import strict
 from schemas.events import TEST_TYPE
 from schemas.ids import OrganizationId, parse_event_id
 from schemas.problems import ProblemError
+from triggers.commands.dead import dead
 from triggers.commands.output import Json, control_plane, show, show_one
-
-dead = typer.Typer(no_args_is_help=True, help="Dead letters: deliveries that were given up.")
 
 T = TypeVar("T")
 

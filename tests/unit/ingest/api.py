@@ -13,11 +13,11 @@ from fastapi.responses import StreamingResponse
 
 from access.auth import Authenticator, Principal
 from access.limits import Allowance, Limiter
-from ingest.admission import Admission
 from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
+from ingest.batches import BatchAdmission
 from ingest.catalogue import Catalogue
-from ingest.idempotency import Outcome, Reservation, Reservations
+from ingest.idempotency import Confirmed, Outcome, Reservation, Reservations, Wanted
 from ingest.routes import PostBatch, PostEvents
 from runtime.clock import SYSTEM
 from runtime.kafka import Report
@@ -91,6 +91,9 @@ class Quota:
         self.taken: list[int] = []
         self._tick = tick
 
+    def ask(self, principal: Principal, count: int) -> asyncio.Future[Allowance]:
+        return asyncio.ensure_future(self.take(principal, count))
+
     async def take(self, _principal: Principal, count: int) -> Allowance:
         self.taken.append(count)
         granted = min(count, self.left)
@@ -110,6 +113,9 @@ class Types:
     def known(self, _organization: str, _mode: str) -> Types:
         return self
 
+    def has(self, event_type: str) -> bool:
+        return event_type == self.refused
+
     def check(self, event_type: str, _payload: bytes) -> None:
         if event_type == self.refused:
             raise ProblemError(INVALID_EVENT, "It does not conform.")
@@ -128,6 +134,23 @@ class Held:
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         return Reservation(outcome, event_id if outcome == "reserved" else HELD, 1_500 if outcome == "pending" else 0)
 
+    async def reserve_all(self, wanted: Sequence[Wanted]) -> list[Reservation | None]:
+        async def one(asked: Wanted) -> Reservation | None:
+            try:
+                return await self.reserve(*asked)
+            except RedisUnavailable:
+                return None
+
+        return list(await asyncio.gather(*(one(asked) for asked in wanted)))
+
+    async def confirm_all(self, confirmed: Sequence[Confirmed]) -> int:
+        try:
+            await self._tick.touch()
+        except RedisUnavailable:
+            return len(confirmed)
+        self.told += [("confirm", one.event_id) for one in confirmed]
+        return 0
+
     async def confirm(self, _key: str, event_id: EventId, _fingerprint: str, _at_ms: int) -> None:
         await self._tick.touch()
         self.told.append(("confirm", event_id))
@@ -144,6 +167,12 @@ class Log:
         self.error: ProblemError | None = None
         self.on_append: Any = lambda: None
         self.slow_s = 0.0
+
+    def send(self, organization: str, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> asyncio.Future[Report]:
+        return asyncio.ensure_future(self.append(organization, value, headers))
+
+    async def confirmed(self, sent: asyncio.Future[Report]) -> Report:
+        return await sent
 
     async def append(self, organization: str, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> Report:
         assert organization == ORGANIZATION
@@ -166,7 +195,7 @@ class Api:
         self.probes: dict[str, bool | str] = {"kafka": True, "postgres": True, "redis": True}
         self.asked = 0
         self.quota = Quota(self.tick)
-        admission = Admission(
+        admission = BatchAdmission(
             SETTINGS,
             SYSTEM,
             cast(Authenticator, self.auth),

@@ -31,12 +31,14 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        self.writes = 0
         self.unsent = 0
         self.closed = self.ended = self.aborted = self.paused = False
 
     def write(self, data: Any) -> None:
         assert not self.ended, "written after the end"
         self.written += bytes(data)
+        self.writes += 1
 
     def close(self) -> None:
         self.closed = self.ended = True
@@ -76,6 +78,8 @@ class App:
         self.seen: list[dict[str, Any]] = []
         self.bodies: list[bytes | None] = []
         self.error: BaseException | None = None
+        #: Of an answer, beside its length.
+        self.headers: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         self.seen.append(scope)
@@ -95,7 +99,7 @@ class App:
         if self.error is not None:
             raise self.error
         content = scope["path"].encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(content))]})
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(content)), *self.headers]})
         await send({"type": "http.response.body", "body": content})
 
 

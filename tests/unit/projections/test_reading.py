@@ -58,6 +58,7 @@ def reading(world: World, monkeypatch: pytest.MonkeyPatch, *, duplicate: bool) -
     monkeypatch.setattr(queries, "find_event", found)
     monkeypatch.setattr(queries, "find_duplicate", lost)
     monkeypatch.setattr(queries, "find_attempts", attempts)
+    monkeypatch.setattr(queries, "find_held", attempts)
     monkeypatch.setattr("projections.reading._accepted", lambda event_id, *_: {"id": event_id, "status": "accepted"})
     monkeypatch.setattr(Reading, "_connection", world.connection)
     return Reading(cast(Any, None), cast(Any, None), cast(Any, world), SYSTEM, cursor_key=b"k", partitions=4)

@@ -21,6 +21,7 @@ CODECS: dict[str, Codec[Any]] = {
     "deliveries.dead": codec.dead_letter,
     "deliveries.fifo": codec.fifo_position,
     "deliveries.requests": codec.request,
+    "lifecycle": codec.lifecycle,
 }
 EXAMPLES = [
     pytest.param(folder.name, example.read_bytes(), id=f"{folder.name}/{example.name}")

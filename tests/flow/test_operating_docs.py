@@ -1,0 +1,115 @@
+"""The commands of the runbooks in docs/operating/ are run on the running system, and what they print is what stands below them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from confluent_kafka import Producer
+from typer.testing import CliRunner
+
+from schemas import keys
+from schemas.topics import EVENTS_INGESTED
+from triggers.cli import app
+from triggers.provision import Tenant, make_endpoint, make_tenant
+from triggers.receiver import Receiver
+from triggers.system import System, until
+
+DOCS = Path(__file__).parents[2] / "docs" / "operating"
+#: A command and what it prints. `…` in a line stands for anything, on a line of its own for any lines. `status=` in the fence: its exit.
+_STEP = re.compile(r"^```sh\n(?P<command>.*?)^```\n```text(?: status=(?P<status>\d+))?\n(?P<output>.*?)^```$", re.DOTALL | re.MULTILINE)
+_COMMAND = re.compile(r"^```sh$", re.MULTILINE)
+PAGES = sorted(path.name for path in DOCS.glob("*.md") if _COMMAND.search(path.read_text()))
+
+
+def pattern_of(output: str) -> re.Pattern[str]:
+    parts = [r"(?:.*\n)*" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + r"\n" for line in output.splitlines()]
+    return re.compile("".join(parts))
+
+
+@pytest.fixture
+def variables(page: str, system: System) -> Iterator[Mapping[str, str]]:
+    """What the page speaks of."""
+    tenant = make_tenant(system.settings, f"runbook {page}")
+    with Receiver() as receiver, httpx.Client(base_url=system.url, headers={"X-API-Key": tenant.key}, timeout=20) as client:
+        spoken_of = {"dead-letters.md": a_dead_letter, "doctor.md": settled_groups, "explain.md": an_event}.get(page)
+        made = {} if spoken_of is None else spoken_of(system, tenant, receiver, client)
+        yield {"ORG": tenant.organization, **made}
+
+
+def an_event(system: System, tenant: Tenant, receiver: Receiver, client: httpx.Client) -> dict[str, str]:
+    """Acknowledged, with one delivery done and one that is tried again in an hour, in the order in which the page shows them."""
+    receiver.answers["/broken"] = lambda _received, _before: 500
+    make_endpoint(system.settings, tenant.organization, receiver.url())
+    make_endpoint(system.settings, tenant.organization, receiver.url("/broken"), schedule="custom", schedule_s=[3_600])
+    event_id = post(client)
+    until(lambda: attempts(client, event_id) == [1, 1], 60, "both attempts", 0.2)
+    assert client.post("/inbox/ack", json={"ids": [event_id]}).json()["acknowledged"] == 1
+    return {"EVENT": event_id}
+
+
+def a_dead_letter(system: System, tenant: Tenant, receiver: Receiver, client: httpx.Client) -> dict[str, str]:
+    """One delivery that was answered 410, and one record of the future, which dedup rejects."""
+    receiver.answers["/webhooks"] = lambda _received, _before: 410
+    make_endpoint(system.settings, tenant.organization, receiver.url())
+    event_id = post(client)
+    until(lambda: attempts(client, event_id) == [1], 60, "the attempt", 0.2)
+    key = keys.record_key(tenant.organization)
+    value = b'{"v":9,"id":"%b"}' % event_id.encode()
+    headers: list[tuple[str, str | bytes | None]] = [("event-id", event_id.encode())]
+    producer = Producer({"bootstrap.servers": system.settings.kafka.bootstrap_servers})
+    producer.produce(EVENTS_INGESTED, value, key, keys.partition_of(key, system.settings.kafka.partitions), headers=headers)
+    assert producer.flush(20) == 0
+    places: dict[str, str] = {}
+
+    def both() -> bool:
+        for name, command in (("DEAD", "dead"), ("REJECTED", "rejected")):
+            ran = CliRunner().invoke(app, [command, "list", "--organization", tenant.organization, "--json"], env=system.environment)
+            for line in ran.stdout.splitlines():
+                places[name] = json.loads(line)["place"]
+        return len(places) == 2
+
+    until(both, 60, "the letter and the rejected record", 0.2)
+    return places
+
+
+def settled_groups(system: System, _tenant: Tenant, _receiver: Receiver, _client: httpx.Client) -> dict[str, str]:
+    """The system may have started a moment ago: its workers are still getting their partitions."""
+
+    def settled() -> bool:
+        ran = CliRunner().invoke(app, ["doctor", "--only=groups", "--json"], env=system.environment)
+        return bool(json.loads(ran.stdout)["severity"] == "ok")
+
+    until(settled, 60, "groups that have all their partitions", 0.5)
+    return {}
+
+
+def post(client: httpx.Client) -> str:
+    raw = b'{"type":"order.paid","payload":{"order":17,"amount":20.5},"subject":"order/17","idempotency_key":"order-17"}'
+    return str(client.post("/events", content=raw, headers={"Content-Type": "application/json"}).json()["id"])
+
+
+def attempts(client: httpx.Client, event_id: str) -> list[int]:
+    """Of each delivery."""
+    return [len(one["attempts"]) for one in client.get(f"/events/{event_id}").json().get("deliveries", [])]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_runbook_print_what_it_says(page: str, system: System, variables: Mapping[str, str]) -> None:
+    text = (DOCS / page).read_text()
+    steps = list(_STEP.finditer(text))
+    assert len(steps) == len(_COMMAND.findall(text)), "every command stands above what it prints"
+    limits = {"TRIGGERS_OPERATING__CHECK_TIMEOUT_S": "50"}  # on a crowded machine
+    environment = {**system.environment, **limits, **variables, "PATH": f"{Path(sys.executable).parent}{os.pathsep}/usr/bin:/bin"}
+    for step in steps:
+        ran = subprocess.run(["/bin/bash", "-c", step["command"]], env=environment, capture_output=True, text=True, check=False, timeout=60)
+        assert ran.returncode == int(step["status"] or 0), (step["command"], ran.stdout, ran.stderr)
+        printed = ran.stdout + (ran.stderr if ran.returncode else "")  # notes about what others wrote may stand on standard error
+        assert pattern_of(step["output"]).fullmatch(printed), (step["command"], ran.stdout, ran.stderr)

@@ -1,0 +1,128 @@
+"""`triggers rejected`: records that could not be read, parked with their bytes. Whatever is in them, what is printed is plain text."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from typing import Annotated, Any, get_args
+
+import typer
+
+from access import audit
+from access.times import iso
+from projections.rejects import Reject, Wanted, reject_at, rejects
+from runtime.clock import SYSTEM
+from runtime.settings import Settings
+from schemas.codec import RejectReason
+from schemas.ids import ORGANIZATION_PREFIX
+from schemas.topics import EVENTS_REJECTED
+from triggers.commands.dead import place_text
+from triggers.commands.output import Json, explained, show, show_one
+from triggers.commands.progress import reading
+from triggers.commands.records import (
+    JsonLines,
+    Limit,
+    Places,
+    Since,
+    Until,
+    Why,
+    WithDropped,
+    escaped,
+    moment_of,
+    place_of,
+    print_rows,
+    printable,
+    safe,
+    shown,
+    time_text,
+)
+from triggers.drop import drop
+
+rejected = typer.Typer(no_args_is_help=True, help="Rejected records: what could not be read.")
+
+
+@rejected.command("list")
+def rejected_list(
+    organization: Annotated[str | None, typer.Option(help="Only under this organization's key.")] = None,
+    event: Annotated[str | None, typer.Option(help="Only of this event, as far as its headers say.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Only from this topic.")] = None,
+    reason: Annotated[str | None, typer.Option(help=f"Only for this reason: {', '.join(get_args(RejectReason))}.")] = None,
+    since: Since = None,
+    until: Until = None,
+    dropped: WithDropped = False,
+    limit: Limit = 1_000,
+    json: JsonLines = False,
+) -> None:
+    """List rejected records, partition by partition in the order in which they were parked. Times are the records' own."""
+    with explained(), reading(streaming=json) as line:
+        if reason is not None and reason not in get_args(RejectReason):
+            raise ValueError(f"there is no reason {reason!r}: there are {', '.join(get_args(RejectReason))}")
+        wanted = Wanted(organization, event, topic, reason, moment_of(since), moment_of(until), dropped)
+        more = print_rows(map(row, rejects(Settings(), wanted, progress=line)), limit, json=json)
+    if more:
+        print(f"triggers: there are more than {limit:,}: narrow the list, or raise --limit", file=sys.stderr)
+
+
+@rejected.command("show")
+def rejected_show(place: Annotated[str, typer.Argument(help="Its place as `list` shows it: 2@41.")], json: Json = False) -> None:
+    """Show a rejected record: its bytes, escaped; its headers; where it was and why it could not be read."""
+    with explained(), reading() as line:
+        found = reject_at(Settings(), place_of(place, EVENTS_REJECTED), line)
+    if json:
+        show_one(document(found), json=True)
+        return
+    show_one({**safe(row(found)), "detail": printable(found.detail), "value": shown(found.value)}, json=False)
+    print()
+    show([{"header": printable(name), "value": shown(value)} for name, value in found.headers], json=False)
+
+
+@rejected.command("drop")
+def rejected_drop(places: Places, why: Why = None, json: Json = False) -> None:
+    """Decide that nothing is done about rejected records: `list` leaves them out. They stay in the log; the audit log says who decided."""
+    with explained(), reading() as line:
+        settings, actor = Settings(), audit.command_line_actor()
+        found = [reject_at(settings, place_of(place, EVENTS_REJECTED), line) for place in places]  # all, before any is dropped
+        done = []
+        for one in found:
+            decision = one.dropped or drop(settings, SYSTEM, one.at, organization=organization_of(one), actor=actor, why=why)
+            done.append({"place": place_text(one.at), "dropped": "before" if one.dropped else "now", "actor": decision.actor})
+    show(done, json=json)
+
+
+def organization_of(found: Reject) -> str | None:
+    """Whose it is, as far as its key says so."""
+    text = (found.key or b"").decode(errors="replace")
+    return text if text.startswith(ORGANIZATION_PREFIX) and text.isascii() and text.isprintable() else None
+
+
+def row(found: Reject) -> dict[str, Any]:
+    """A line of the list."""
+    origin = found.origin
+    return {
+        "place": place_text(found.at),
+        "time": time_text(found.timestamp_ms),
+        "of": f"{origin.topic or '?'}[{origin.partition}]@{origin.offset}",
+        "reason": found.reason,
+        "event_id": found.event_id,
+        "key": escaped(found.key, bytes_max=64),
+        "bytes": None if found.value is None else len(found.value),
+        "dropped": None if found.dropped is None else f"{iso(found.dropped.at_ms)} by {found.dropped.actor}",
+    }
+
+
+def document(found: Reject) -> dict[str, Any]:
+    """Everything, for scripts: bytes as base64, and escaped for people."""
+    dropped = found.dropped
+    return {
+        **row(found),
+        "dropped": None if dropped is None else {"at": iso(dropped.at_ms), "actor": dropped.actor, "why": dropped.why},
+        "detail": found.detail,
+        "key_base64": _base64(found.key),
+        "value_base64": _base64(found.value),
+        "value_escaped": escaped(found.value),
+        "headers": [{"name": name, "value_base64": _base64(value), "value_escaped": escaped(value)} for name, value in found.headers],
+    }
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
