@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN
+from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN, RESERVED_TYPES, is_reserved
 
 FILTERS_MAX: Final = 100
 _ALL: Final = "*"
@@ -36,6 +36,16 @@ def check_event_types(filters: Sequence[str]) -> tuple[str, ...]:
 def takes(filters: Sequence[str] | None, event_type: str) -> bool:
     """Whether any filter matches; None: all types."""
     return filters is None or any(_matches(given, event_type) for given in filters)
+
+
+def delivers(filters: Sequence[str] | None, event_type: str) -> bool:
+    """Whether an endpoint with these filters gets such an event: `takes`, but operational ones only where asked for by name."""
+    return takes(filters, event_type) and (not is_reserved(event_type) or asked_for(filters, event_type))
+
+
+def asked_for(filters: Sequence[str] | None, event_type: str) -> bool:
+    """Whether an endpoint asks for this operational event by name: neither no filter nor `*` does."""
+    return takes([one for one in filters or () if one.startswith(RESERVED_TYPES)], event_type)
 
 
 def _matches(given: str, event_type: str) -> bool:

@@ -74,7 +74,10 @@ class OperatorDesk:
             detail = "The database of the control plane does not respond. See whether the change was made, then try again."
             raise ProblemError(UNAVAILABLE, detail, headers={"Retry-After": "2"}) from error
         except NotThere:
-            detail = "There is nothing under this id. GET /operator/organizations and /operator/organizations/{id}/keys list what there is."
+            detail = (
+                "There is nothing under this id. The lists under /operator say what there is; an endpoint must be of the organization "
+                "and mode."
+            )
             raise ProblemError(NOT_FOUND, detail) from None
         except NotPossible as error:
             raise ProblemError(NOT_POSSIBLE, f"{_sentence(str(error))}.") from None

@@ -40,7 +40,7 @@ _ADMISSION: Final = (
     problems.RATE_LIMITED,
     problems.UNAVAILABLE,
 )
-_BODY: Final = (
+BODY_PROBLEMS: Final = (
     problems.MALFORMED_JSON,
     problems.INVALID_REQUEST,
     problems.UNSUPPORTED_MEDIA_TYPE,
@@ -50,15 +50,20 @@ _BODY: Final = (
 _BEARER: Final = HTTPBearer(auto_error=False, scheme_name="operator", description="`zap_op_…`, from `triggers operator create`.")
 
 
-def router(desk: OperatorDesk, clock: Clock) -> APIRouter:
-    """The routes. No route is reached without a valid token: it is asked for before anything else of the request is looked at."""
+def guarded(desk: OperatorDesk) -> APIRouter:
+    """A router for routes of operators. None is reached without a valid token: it is asked for before anything else is looked at."""
 
     def admit(request: Request) -> None:
         request.state.actor = desk.admit(request).actor
 
-    routes = APIRouter(
+    return APIRouter(
         prefix="/operator", tags=["operators"], dependencies=[Depends(_BEARER), Depends(admit)], responses=problem_responses(*_ADMISSION)
     )
+
+
+def router(desk: OperatorDesk, clock: Clock) -> APIRouter:
+    """The routes."""
+    routes = guarded(desk)
     _organizations(routes, desk, clock)
     _keys_of_organizations(routes, desk, clock)
     _keys(routes, desk, clock)
@@ -71,15 +76,15 @@ def _organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
         "/organizations",
         summary="Create an organization",
         status_code=201,
-        responses={**operator_docs.ORGANIZATION_MADE, **problem_responses(*_BODY)},
+        responses={**operator_docs.ORGANIZATION_MADE, **problem_responses(*BODY_PROBLEMS)},
         openapi_extra=operator_docs.TAKES_ORGANIZATION,
     )
     def create_organization(request: Request, body: Body) -> Response:
         new = decoded(body, NewOrganization)
         organization = ids.organization_id(clock.now_ms(), os.urandom(ids.RANDOM_BYTES))
         with desk.control() as connection:
-            made = organizations.create(connection, organization, **msgspec.structs.asdict(new), actor=_actor(request))
-        return _json(made._asdict(), 201, location=f"/operator/organizations/{made.id}")
+            made = organizations.create(connection, organization, **msgspec.structs.asdict(new), actor=actor_of(request))
+        return json_answer(made._asdict(), 201, location=f"/operator/organizations/{made.id}")
 
     @routes.get(
         "/organizations",
@@ -89,7 +94,7 @@ def _organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
     def list_organizations(limit: Limit = 100, after: After = "") -> Response:
         with desk.control() as connection:
             found = organizations.page(connection, after=_safe(after), limit=limit + 1)
-        return _json(_page("organizations", [made._asdict() for made in found], limit))
+        return json_answer(_page("organizations", [made._asdict() for made in found], limit))
 
     @routes.get(
         "/organizations/{organization}",
@@ -98,22 +103,22 @@ def _organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
     )
     def get_organization(organization: OrganizationPath) -> Response:
         with desk.control() as connection:
-            return _json(organizations.get(connection, organization)._asdict())
+            return json_answer(organizations.get(connection, organization)._asdict())
 
     @routes.patch(
         "/organizations/{organization}",
         summary="Change its name, plan or rate limit, suspend or resume it",
         responses={
             **operator_docs.ORGANIZATION_CHANGED,
-            **problem_responses(problems.NOT_FOUND, *_BODY),
+            **problem_responses(problems.NOT_FOUND, *BODY_PROBLEMS),
         },
         openapi_extra=operator_docs.TAKES_CHANGE,
     )
     def change_organization(request: Request, organization: OrganizationPath, body: Body) -> Response:
         change = decoded(body, OrganizationChange).change()
         with desk.control() as connection:
-            made, version = organizations.update(connection, organization, change, actor=_actor(request))
-        return _json({**made._asdict(), "effective": desk.tell(version)})
+            made, version = organizations.update(connection, organization, change, actor=actor_of(request))
+        return json_answer({**made._asdict(), "effective": desk.tell(version)})
 
 
 def _keys_of_organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
@@ -123,7 +128,7 @@ def _keys_of_organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) 
         status_code=201,
         responses={
             **operator_docs.KEY_MADE,
-            **problem_responses(problems.NOT_FOUND, *_BODY),
+            **problem_responses(problems.NOT_FOUND, *BODY_PROBLEMS),
         },
         openapi_extra=operator_docs.TAKES_KEY,
     )
@@ -139,9 +144,9 @@ def _keys_of_organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) 
                 scopes=new.scopes,
                 random=os.urandom(keys.RANDOM_BYTES),
                 expires_at_ms=new.expires_at_ms(now_ms),
-                actor=_actor(request),
+                actor=actor_of(request),
             )
-        return _json({**made.shown(now_ms), "key": text}, 201, location=f"/operator/keys/{made.id}")
+        return json_answer({**made.shown(now_ms), "key": text}, 201, location=f"/operator/keys/{made.id}")
 
     @routes.get(
         "/organizations/{organization}/keys",
@@ -152,7 +157,7 @@ def _keys_of_organizations(routes: APIRouter, desk: OperatorDesk, clock: Clock) 
         with desk.control() as connection:
             organizations.get(connection, organization)
             found = api_keys.page(connection, organization, after=_safe(after), limit=limit + 1)
-        return _json(_page("keys", [key.shown(clock.now_ms()) for key in found], limit))
+        return json_answer(_page("keys", [key.shown(clock.now_ms()) for key in found], limit))
 
 
 def _keys(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
@@ -163,7 +168,7 @@ def _keys(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
     )
     def get_key(key: KeyPath) -> Response:
         with desk.control() as connection:
-            return _json(api_keys.get(connection, key).shown(clock.now_ms()))
+            return json_answer(api_keys.get(connection, key).shown(clock.now_ms()))
 
     @routes.delete(
         "/keys/{key}",
@@ -175,9 +180,9 @@ def _keys(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
     )
     def revoke_key(request: Request, key: KeyPath) -> Response:
         with desk.control() as connection:
-            version = api_keys.revoke(connection, key, actor=_actor(request))
+            version = api_keys.revoke(connection, key, actor=actor_of(request))
             revoked = api_keys.get(connection, key)
-        return _json({**revoked.shown(clock.now_ms()), "effective": desk.tell(version)})
+        return json_answer({**revoked.shown(clock.now_ms()), "effective": desk.tell(version)})
 
     @routes.post(
         "/keys/{key}/rotate",
@@ -185,7 +190,7 @@ def _keys(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
         status_code=201,
         responses={
             **operator_docs.KEY_ROTATED,
-            **problem_responses(problems.NOT_FOUND, problems.NOT_POSSIBLE, *_BODY),
+            **problem_responses(problems.NOT_FOUND, problems.NOT_POSSIBLE, *BODY_PROBLEMS),
         },
         openapi_extra=operator_docs.TAKES_ROTATION,
     )
@@ -198,14 +203,14 @@ def _keys(routes: APIRouter, desk: OperatorDesk, clock: Clock) -> None:
                 ids.api_key_id(now_ms, os.urandom(ids.RANDOM_BYTES)),
                 overlap_s=rotation.overlap_s,
                 random=os.urandom(keys.RANDOM_BYTES),
-                actor=_actor(request),
+                actor=actor_of(request),
             )
         document = {
             "new": {**done.new.shown(now_ms), "key": done.text},
             "old": done.old.shown(now_ms),
             "effective": desk.tell(done.version),
         }
-        return _json(document, 201, location=f"/operator/keys/{done.new.id}")
+        return json_answer(document, 201, location=f"/operator/keys/{done.new.id}")
 
 
 def _audit(routes: APIRouter, desk: OperatorDesk) -> None:
@@ -222,10 +227,11 @@ def _audit(routes: APIRouter, desk: OperatorDesk) -> None:
         with desk.control() as connection:
             found = audit.page(connection, organization, before=before, limit=limit + 1)
         entries = [{"id": entry.id, "at": iso(entry.at_ms), **dict(list(entry._asdict().items())[2:])} for entry in found[:limit]]
-        return _json({"entries": entries, "next_before": entries[-1]["id"] if len(found) > limit else None})
+        return json_answer({"entries": entries, "next_before": entries[-1]["id"] if len(found) > limit else None})
 
 
-def _actor(request: Request) -> str:
+def actor_of(request: Request) -> str:
+    """Who is named in the audit log."""
     actor: str = request.state.actor
     return actor
 
@@ -242,6 +248,6 @@ def _page(name: str, rows: list[dict[str, Any]], limit: int) -> dict[str, Any]:
     return {name: rows[:limit], "next_after": rows[limit - 1]["id"] if len(rows) > limit else None}
 
 
-def _json(document: dict[str, Any], status: int = 200, *, location: str | None = None) -> Response:
+def json_answer(document: dict[str, Any], status: int = 200, *, location: str | None = None) -> Response:
     headers = {"Cache-Control": "no-store"} if location is None else {"Cache-Control": "no-store", "Location": location}
     return Response(msgspec.json.encode(document), status, headers, "application/json")

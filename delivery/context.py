@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from delivery.fifo_queue import Room
 from delivery.gates import Gates
 from delivery.journal import Attempt, Source
 from delivery.missed import Missed
+from delivery.replay_state import ReplayState
 from delivery.slots import Budget, Slots
 from runtime.clock import Clock
 from runtime.kafka import Bus, Headers
@@ -41,6 +43,7 @@ class Context:
         topic_delays: Mapping[str, float],
         worker: str,
         missed: Missed,
+        replays: ReplayState,
     ) -> None:
         self.settings = settings.delivery
         self.clock = clock
@@ -51,11 +54,15 @@ class Context:
         self.topic_delays = topic_delays
         self.worker = worker
         self.missed = missed
+        self.replays = replays
         self.gates = Gates(settings.delivery, clock, secrets.token_hex(6))
         self.slots = Slots(settings.delivery.concurrency, settings.delivery.slow_concurrency, settings.delivery.slow_after_s)
         self.legs = Budget(settings.delivery.leg_bytes_in_flight_max)
         self.parking_delays_s = for_parking(settings.delivery.delays_s, settings.delivery.journal_memory_s)
         self.pages = Pages(settings.kafka)
+        #: Replays read apart from FIFO endpoints, which are live, and leave them most places for attempts.
+        self.replay_pages = Pages(settings.kafka)
+        self.replay_places = asyncio.Semaphore(settings.delivery.replay_concurrency)
         self.fifo_room = Room(settings.delivery.fifo_bytes_max)
         self._delivered_at_s: float | None = None
 

@@ -29,6 +29,9 @@ from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_INGESTED
 
 #: A cause of its own: one attempt, which is no delivery of an event and tells nothing about the endpoint but to who asked for it.
 _TEST: Final = "test"
+#: A retry of a replay that was cancelled: nothing is posted, and nothing follows.
+CANCELLED: Final = "cancelled"
+_STOPPED: Final = frozenset({"paused", CANCELLED})
 #: Error classes that tell nothing about the endpoint.
 _NOT_TOLD: Final = frozenset({*get_args(Absent), policy.LOCAL})
 #: Part of the smallest delay that work which waits for a breaker is spread over.
@@ -80,6 +83,8 @@ class Deliveries:
             missing = await self._absent(task)
             await self._journalled(task, missing)
             return _Made(missing, None, Verdict())
+        if task.cause == "replay" and task.hop >= 0 and (state := await context.replays.state(task.round)) in _STOPPED:
+            return await self._stopped(task, endpoint, cancelled=state == CANCELLED)
         gate = context.gates.of(endpoint)
         if task.cause == _TEST:
             return await self._test(task, endpoint, slow=gate.is_slow)
@@ -113,6 +118,15 @@ class Deliveries:
         reach("delivery.after_post")
         await self._journalled(task, made)
         return _Made(made, gate, verdict)
+
+    async def _stopped(self, task: Task, endpoint: Endpoint, *, cancelled: bool) -> _Made | None:
+        """What waits on a delay topic of a replay that is paused goes on waiting; of one that was cancelled it ends."""
+        if not cancelled:
+            await self._park(task, endpoint, Refused("paused"))
+            return None
+        made = self._attempted(task, endpoint, self._context.clock.now_ms(), 0, attempt.Result(None, CANCELLED, b""))
+        await self._journalled(task, made)
+        return _Made(made, None, Verdict())
 
     async def _test(self, task: Task, endpoint: Endpoint, *, slow: bool) -> _Made | None:
         """Past the gate, which neither holds it back nor learns of it."""
@@ -195,7 +209,7 @@ class Deliveries:
         return msgspec.structs.replace(made, next=self._following(task, endpoint, made, result.retry_after))
 
     def _following(self, task: Task, endpoint: Endpoint | None, made: Attempted, retry_after: str | None) -> Retry | Dead | None:
-        if task.cause == _TEST:
+        if task.cause == _TEST or made.error == CANCELLED:
             return None
         if endpoint is None:
             return Dead(reason="endpoint_disabled" if made.error == "endpoint_disabled" else "endpoint_missing")
@@ -261,7 +275,7 @@ class Deliveries:
                 return
             await self._outbox.leg(policy.retry_task(attempted, following, task.history, task.value), event, task.source, task.headers)
         elif isinstance(following, Dead) and not self._journal.is_dead(dead := (event.id, task.endpoint_id, task.round)):
-            if following.reason == "gone":
+            if following.reason == "gone" and attempted.cause != "replay":
                 await self._health.gone(event.type, attempted)
             letter = policy.dead_letter(attempted, following, task.history, task.value)
             told = operational.dead_letter(letter)

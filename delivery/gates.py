@@ -26,8 +26,8 @@ _GROWTH: Final = 1.25
 _NOTED_AFTER_MS: Final = 5_000
 
 #: `open`: the breaker; `rate`: its turn comes later; `full`: no room in its line; `slow`: no place left for slow endpoints; `local`: our
-#: outage.
-Why = Literal["open", "rate", "full", "slow", "local"]
+#: outage; `paused`: the replay it is of.
+Why = Literal["open", "rate", "full", "slow", "local", "paused"]
 
 
 class Admitted(NamedTuple):

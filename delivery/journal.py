@@ -52,10 +52,11 @@ class Asked(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A record of a recovery: it may take several."""
+    """A record of a recovery, or of a replay at one endpoint: it may take several."""
 
     round: RoundId
     number: int
+    endpoint_id: EndpointId | None = None
 
 
 Attempt = tuple[EventId, EndpointId, int, RoundId]

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-from access import event_filters
 from access.times import rfc3339
 from schemas import ids, keys
 from schemas.deliveries import Attempted, DeadLetter
@@ -23,11 +22,6 @@ DISABLED: Final = RESERVED_TYPES + "endpoint.disabled"
 DEAD_LETTER: Final = RESERVED_TYPES + "delivery.dead"
 
 _DEDUP_PREFIX: Final = "o:"
-
-
-def asked_for(filters: tuple[str, ...] | None, event_type: str) -> bool:
-    """Whether an endpoint asks for this operational event by name: neither no filter nor `*` does."""
-    return event_filters.takes([one for one in filters or () if one.startswith(RESERVED_TYPES)], event_type)
 
 
 def failing(attempted: Attempted, since_ms: int) -> Ingested:

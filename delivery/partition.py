@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from delivery import delays, operational
+from access import event_filters
+from delivery import delays
 from delivery.context import Context, Task
 from delivery.deliver import Deliveries
 from delivery.endpoints import Endpoint
@@ -21,6 +22,7 @@ from delivery.journal import Journal, Leg, Source
 from delivery.lanes import Lane
 from delivery.outbox import Outbox
 from delivery.recover import Recoveries, read_request, requested
+from delivery.replay import Replays
 from delivery.values import carried, ingested_value
 from runtime.crashpoints import reach
 from runtime.kafka import Headers, Report
@@ -28,8 +30,8 @@ from runtime.lifecycle import die
 from runtime.metrics import HELD, REJECTED
 from schemas import codec
 from schemas.codec import CodecError, rejected_headers
-from schemas.deliveries import Planned, Recovery, Redelivery, RequestRecord, RetryTask
-from schemas.events import SCHEMA_VERSION, Accepted, Ingested, is_reserved
+from schemas.deliveries import Planned, Recovery, Redelivery, Replay, RequestRecord, RetryTask
+from schemas.events import SCHEMA_VERSION, Accepted, Ingested
 from schemas.ids import EndpointId
 from schemas.keys import record_key
 from schemas.records import Record
@@ -55,6 +57,7 @@ class PartitionWorker:
         self._deliveries = Deliveries(context, partition, journal, self._outbox)
         self._fifo = Fifo(context, partition, journal, self._outbox, fifo, begin=self._begin)
         self._recoveries = Recoveries(context, partition, journal, self._outbox, self._deliveries)
+        self._replays = Replays(context, partition, journal, self._outbox, self._deliveries, plan=self._recoveries.plan)
         self._highest = lanes[EVENTS_ACCEPTED].watermark.highest
 
     def start(self) -> None:
@@ -186,6 +189,8 @@ class PartitionWorker:
         source = Source(lane.topic, record.offset)
         if isinstance(request, Recovery):
             await self._recoveries.work_at(request, source, carried(record))
+        elif isinstance(request, Replay):
+            await self._replays.page(request, source, carried(record))
         elif event is not None:
             await self._deliveries.step(
                 Task(
@@ -250,9 +255,7 @@ class PartitionWorker:
 def _takers(event: Ingested, endpoints: Sequence[Endpoint]) -> tuple[list[EndpointId], list[EndpointId], list[EndpointId]]:
     """Who gets an event, who would if it were not disabled, and who gets it in order. Operational events go to those only who ask for them
     by name."""
-    takers = [
-        e for e in endpoints if e.takes(event.type) and (not is_reserved(event.type) or operational.asked_for(e.event_types, event.type))
-    ]
+    takers = [e for e in endpoints if event_filters.delivers(e.event_types, event.type)]
     return (
         [e.id for e in takers if e.enabled and not e.fifo],
         [e.id for e in takers if not e.enabled],

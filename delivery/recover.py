@@ -28,7 +28,7 @@ from runtime.metrics import REDELIVERIES
 from runtime.telemetry import log
 from schemas import codec
 from schemas.codec import CodecError
-from schemas.deliveries import Recovery, Redelivery, Requested, RequestRecord
+from schemas.deliveries import Recovery, Redelivery, Replay, Requested, RequestRecord
 from schemas.events import SCHEMA_VERSION, Ingested
 from schemas.ids import EventId
 from schemas.keys import record_key
@@ -153,7 +153,7 @@ def read_request(record: Record) -> tuple[RequestRecord, Ingested | None]:
     request = codec.request.decode(record.value)
     if record.key != record_key(request.organization):
         raise CodecError("key_mismatch", "the record's key is not the organization in its value")
-    if isinstance(request, Recovery):
+    if not isinstance(request, Redelivery):
         return request, None
     event = codec.ingested.decode(bytes(request.event))
     if (event.id, event.organization, event.mode) != (request.event_id, request.organization, request.mode):
@@ -161,11 +161,11 @@ def read_request(record: Record) -> tuple[RequestRecord, Ingested | None]:
     return request, event
 
 
-def requested(asked: Redelivery | Recovery, event_id: EventId | None = None) -> Requested:
-    """The plan of a round: of the event that a redelivery names, or of one that a recovery has found."""
-    named = asked.event_id if event_id is None else event_id
+def requested(asked: RequestRecord, event_id: EventId | None = None) -> Requested:
+    """The plan of a round: of the event that a redelivery names, or of one that a recovery or a replay has found."""
+    named = asked.event_id if event_id is None and not isinstance(asked, Replay) else event_id
     if named is None:
-        raise ValueError("a recovery names no event")
+        raise ValueError("neither a recovery nor a replay names its events")
     return Requested(
         v=SCHEMA_VERSION, event_id=named, organization=asked.organization, mode=asked.mode, endpoint_id=asked.endpoint_id,
         round=asked.round, cause=asked.cause,

@@ -15,7 +15,7 @@ from runtime.settings import KafkaSettings
 from runtime.telemetry import log
 from schemas import codec
 from schemas.codec import CodecError
-from schemas.deliveries import Planned, Recovery, Requested
+from schemas.deliveries import Planned, Recovery, Replay, Requested
 from schemas.ids import EndpointId
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, DELIVERIES_FIFO, DELIVERIES_REQUESTS, EVENTS_ACCEPTED
 
@@ -161,6 +161,8 @@ def learn(journal: Journal, topic: str, offset: int, value: bytes | None, now_ms
         request = codec.request.decode(value)
         if isinstance(request, Recovery):
             journal.add_page(topic, offset, Page(request.round, request.page), now_ms)
+        elif isinstance(request, Replay):
+            journal.add_page(topic, offset, Page(request.round, request.page, request.endpoint_id), now_ms)
     else:
         task = codec.retry_task.decode(value)
         journal.add_leg(topic, offset, Leg(task.event_id, task.endpoint_id, task.attempt, task.hop, task.round), now_ms)

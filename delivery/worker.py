@@ -21,6 +21,7 @@ from delivery.journal import FACTS_ALARM, Checkpoint, Source, encode_checkpoint
 from delivery.lanes import Lane
 from delivery.missed import Missed
 from delivery.partition import PartitionWorker
+from delivery.replay_state import ReplayState
 from delivery.tails import TailReader, Tails
 from delivery.watermark import Watermark
 from runtime.clock import Clock
@@ -50,6 +51,7 @@ class DeliveryWorker:
         self._sources = [EVENTS_ACCEPTED, DELIVERIES_REQUESTS, *self._delays]
         self._endpoints = Endpoints(pool, keyring, clock, self._name, settings.delivery.schedule_s)
         self._missed = Missed(pool)
+        self._replays = ReplayState(pool, clock)
         self._bus = Bus(settings.kafka, client_id=self._name, linger_ms=1, gapless=True)
         self._owned: dict[int, PartitionWorker] = {}
         self._tails = TailReader(settings.kafka, list(self._delays), int(settings.delivery.journal_memory_s * 1000))
@@ -58,7 +60,8 @@ class DeliveryWorker:
         await self._bus.start()
         async with attempt.Sender(self._settings) as sender:
             self._context = Context(
-                self._settings, self._clock, self._bus, self._endpoints, sender, self._guard, self._delays, self._name, self._missed
+                self._settings, self._clock, self._bus, self._endpoints, sender, self._guard, self._delays, self._name, self._missed,
+                self._replays,
             )  # fmt: skip
             self._consumer = ConsumerThread(self._settings, self._sources, self, self._guard)
             self._consumer.start()
@@ -71,6 +74,7 @@ class DeliveryWorker:
                 committing.cancel()
                 await self._consumer.stop()
                 await self._context.pages.close()
+                await self._context.replay_pages.close()
                 await self._bus.stop()
                 beating.cancel()
         log.info("delivery.stopped", worker=self._name)

@@ -77,6 +77,7 @@ RETRIES_SCHEDULED: Final = Counter("triggers_delivery_retries_scheduled", "Retri
 DEAD_LETTERS: Final = Counter("triggers_delivery_dead_letters", "Deliveries given up.", ("reason",))
 PARKED: Final = Counter("triggers_delivery_parked", "Deliveries put off without spending an attempt.", ("reason",))
 REDELIVERIES: Final = Counter("triggers_delivery_requested", "Rounds of deliveries that were asked for.", ("cause",))
+REPLAY_PAGES: Final = Counter("triggers_delivery_replay_pages", "Pages of replays that were worked off.")
 HELD: Final = Counter("triggers_delivery_held", "Deliveries not made because the endpoint is disabled.")
 BREAKERS: Final = Counter("triggers_delivery_breakers", "Circuit breakers of endpoints that opened and closed.", ("change",))
 ENDPOINT_CHANGES: Final = Counter("triggers_delivery_endpoint_changes", "Endpoints that fail, are disabled, have recovered.", ("change",))

@@ -194,6 +194,9 @@ class DeliverySettings(_Section):
     fifo_bytes_max: Positive = 67_108_864
     fifo_blocked_pause_s: Seconds = 600.0
 
+    #: Deliveries of replays under way at once in a worker, of `concurrency` and `slow_concurrency`: what is new keeps the rest.
+    replay_concurrency: Positive = 16
+
     commit_interval_s: Seconds = 0.5
     #: On a stop signal, and when a partition moves to another worker, attempts under way get this long. Those that take longer are made
     #: again by the next owner. Below what kills the process (10 s of most supervisors).
@@ -231,6 +234,14 @@ class RebuildSettings(_Section):
     swap_timeout_s: Seconds = 60.0
     #: Silence of the broker after which the rebuild gives up, to be gone on with later.
     stall_timeout_s: Seconds = 30.0
+
+
+class ReplaySettings(_Section):
+    #: Deliveries a second to each endpoint of a replay that is asked for without a rate, and the most that may be asked for.
+    rate_per_s: Seconds = 50.0
+    rate_per_s_max: Seconds = 1_000.0
+    #: How long the API reads the log for one dry run before it refuses; the command line takes all the time it needs.
+    count_timeout_s: Seconds = 30.0
 
 
 class OperatingSettings(_Section):
@@ -279,6 +290,7 @@ class Settings(BaseSettings):
     processor: ProcessorSettings = ProcessorSettings()
     delivery: DeliverySettings = DeliverySettings()
     rebuild: RebuildSettings = RebuildSettings()
+    replay: ReplaySettings = ReplaySettings()
     operating: OperatingSettings = OperatingSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

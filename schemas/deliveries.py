@@ -77,8 +77,9 @@ class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field
     """One POST to one endpoint and what follows from it. `status` is None when no answer came; then `error` names the class.
 
     `error`: `timeout`, `connect`, `dns`, `tls`, `reset`, `protocol`, `status` (an answer outside 2xx), `egress`, `local` (perhaps our own
-    outage), `endpoint_missing`, `endpoint_disabled`. `response` is the first bytes of the answer's body, base64. `next` is None after
-    success, and after a test. `cause` is None in the first round.
+    outage), `endpoint_missing`, `endpoint_disabled`, `cancelled` (a retry of a replay that was cancelled: nothing was posted). `response`
+    is the first bytes of the answer's body, base64. `next` is None after success, after a test and when `cancelled`. `cause` is None in
+    the first round.
     """
 
     v: int
@@ -208,4 +209,29 @@ class Recovery(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     after: EventIdField | None = None
 
 
-RequestRecord = Redelivery | Recovery
+class Replay(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="replay"):
+    """Asked for: a round, at one endpoint, of every accepted event of its owner that it takes, read from `events.accepted` from
+    `next_offset` until before `until_offset`: those received from `since_ms` until before `until_ms`, of any of `types` (none: of any
+    type).
+
+    It is worked off page by page. `page` counts them. Of the pages before: `ingested_high` is the highest ingested offset that was
+    read, `begun` how many deliveries were begun. Whether it goes on, and how fast, is a row of the control plane.
+    """
+
+    v: int
+    round: RoundField
+    organization: OrganizationIdField
+    mode: Mode
+    endpoint_id: EndpointIdField
+    next_offset: Offset
+    until_offset: Offset
+    since_ms: Milliseconds
+    until_ms: Milliseconds
+    types: list[TextField] = []
+    cause: Literal["replay"] = "replay"
+    page: Annotated[int, Meta(ge=0, le=COUNT_MAX)] = 0
+    ingested_high: Annotated[int, Meta(ge=-1)] = -1
+    begun: Annotated[int, Meta(ge=0)] = 0
+
+
+RequestRecord = Redelivery | Recovery | Replay

@@ -30,7 +30,7 @@ from ingest.catalogue import Catalogue
 from ingest.idempotency import Reservations
 from ingest.routes import PostBatch, PostEvents
 from projections import endpoint_routes as attempt_routes
-from projections import redelivery_routes
+from projections import redelivery_routes, replay_routes
 from projections.pending import PendingLook
 from projections.reading import Reading
 from projections.redeliveries import Redeliveries
@@ -140,6 +140,7 @@ def make_api(settings: Settings) -> Application:
             attempt_routes.router(reading, authenticator.request, clock),
             redelivery_routes.router(redeliveries, control, authenticator.request, clock),
             operator_router(desk, clock),
+            replay_routes.router(redeliveries, desk, settings, clock),
         ],
         version=version("triggers-on-kafka"),
         background=background,

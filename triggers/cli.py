@@ -20,6 +20,7 @@ from triggers.commands import (
     rebuild,
     redeliveries,
     rejected,
+    replays,
     run,
     topics,
 )
@@ -37,6 +38,7 @@ app.add_typer(organizations.org, name="org")
 app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
 app.add_typer(endpoints.endpoint, name="endpoint")
+app.add_typer(replays.replay, name="replay")
 app.add_typer(keyring.keyring, name="keyring")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(dead.dead, name="dead")

@@ -53,7 +53,7 @@ def endpoint_test(
             await to.append(redelivery(round_id, "test", found.id, event), ())
             return {"round": round_id, "cause": "test", "endpoint_id": found.id, "event_id": event.id}
 
-        show_one(_asked(settings, ask), json=json)
+        show_one(asked(settings, ask), json=json)
 
 
 def endpoint_retry(endpoint_id: Id, event_id: EventArgument, json: Json = False) -> None:
@@ -67,14 +67,14 @@ def endpoint_retry(endpoint_id: Id, event_id: EventArgument, json: Json = False)
             await to.append(redelivery(round_id, "retry", found.id, event), ())
             return {"round": round_id, "cause": "retry", "endpoint_id": found.id, "event_id": event.id}
 
-        show_one(_asked(settings, ask), json=json)
+        show_one(asked(settings, ask), json=json)
 
 
 def endpoint_recover(endpoint_id: Id, since: Since, until: Until = None, json: Json = False) -> None:
     """Deliver all that a webhook endpoint missed in a time: its dead letters, and what was held while it was disabled."""
     with control_plane() as (settings, connection):
         found, span = endpoints.get(connection, None, endpoint_id), _span(since, until)
-        show_one(_asked(settings, lambda to: _recover(to, connection, found, *span)), json=json)
+        show_one(asked(settings, lambda to: _recover(to, connection, found, *span)), json=json)
 
 
 @dead.command("redrive")
@@ -102,7 +102,7 @@ def dead_redrive(
         async def ask(to: Redeliveries) -> Sequence[dict[str, Any]]:
             return [await _redrive(to, connection, one, *span, event, dry_run=dry_run) for one in found]
 
-        show([row for row in _asked(settings, ask) if row["deliveries"] or endpoint is not None], json=json)
+        show([row for row in asked(settings, ask) if row["deliveries"] or endpoint is not None], json=json)
 
 
 async def _recover(to: Redeliveries, connection: Connection[Any], found: Endpoint, since_ms: int, until_ms: int) -> dict[str, Any]:
@@ -132,7 +132,7 @@ async def _redrive(
     return {**row, "round": round_id}
 
 
-def _asked(settings: Settings, ask: Callable[[Redeliveries], Awaitable[T]]) -> T:
+def asked(settings: Settings, ask: Callable[[Redeliveries], Awaitable[T]]) -> T:
     """What `ask` answers. Raises `RuntimeError` in the words of the problem it met."""
 
     async def whole() -> T:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +146,8 @@ async def live(
     rate_per_minute: int | None,
     monkeypatch: pytest.MonkeyPatch,
     missed: Any = None,
+    replays: Any = None,
+    configure: Callable[[Context], None] = lambda _: None,
 ) -> None:
     """One life of the partition's owner: take over, work until nothing moves or it dies, commit now and then."""
     made = Settings(delivery=DeliverySettings(delays_s=DELAYS_S, journal_memory_s=0.001, breaker_failures=2, breaker_open_s=(0.5, 1.0)))
@@ -169,8 +171,9 @@ async def live(
     guard = StallGuard(1e9)
     context = Context(
         made, clock, bus, Known(rate_per_minute), SimpleNamespace(post=post), guard,  # type: ignore[arg-type]
-        {retry_topic(d): d for d in DELAYS_S}, "w", missed,
+        {retry_topic(d): d for d in DELAYS_S}, "w", missed, replays,
     )  # fmt: skip
+    configure(context)
     checkpoint = read_checkpoint(log.committed[EVENTS_ACCEPTED][1])
     lanes = {
         topic: Lane(

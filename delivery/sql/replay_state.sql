@@ -1,0 +1,2 @@
+-- Whether a replay goes on.
+SELECT state FROM control.replays WHERE id = %(round)s
