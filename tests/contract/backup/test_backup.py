@@ -1,0 +1,182 @@
+"""A backup of a real log and its restore into empty servers: every byte, offset, time and place; damage; being stopped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from delivery.journal import read_checkpoint
+from runtime.clock import SYSTEM
+from runtime.postgres import connect
+from runtime.settings import Settings
+from runtime.topics import admin
+from schemas.topics import (
+    DELIVERIES_ATTEMPTS,
+    DELIVERIES_DEAD,
+    DELIVERIES_FIFO,
+    DELIVERY_GROUP,
+    EVENTS_ACCEPTED,
+    EVENTS_INGESTED,
+    RESTORING,
+    declared,
+    retry_topic,
+)
+from tests.contract.backup.rig import GONE, control_of, log_of, quiet, stands
+from tests.contract.rebuild.rig import sums
+from triggers.backup.check import check
+from triggers.backup.manifest import MANIFEST, Damaged
+from triggers.backup.restore import restore
+from triggers.backup.save import Done, save
+from triggers.backup.target import NotEmpty
+from triggers.system import argv
+
+Saved = tuple[Path, Done]
+
+
+def command(settings: Settings, *arguments: str | Path, crash: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """As an operator gives it."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "TRIGGERS_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+        "TRIGGERS_POSTGRES__DSN": settings.postgres.dsn.get_secret_value(),
+        "TRIGGERS_REDIS__URL": settings.redis.url.get_secret_value(),
+        "TRIGGERS_MASTER_KEYS": settings.master_keys.get_secret_value(),
+        "TRIGGERS_DELIVERY__DELAYS_S": json.dumps(settings.delivery.delays_s),
+        **({"TRIGGERS_CRASH_FILE": str(crash)} if crash else {}),
+    }
+    return subprocess.run(argv(*map(str, arguments)), env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_restored_system_has_every_record_offset_time_place_and_row(source: Settings, saved: Saved, target: Settings) -> None:
+    directory, done = saved
+    result = restore(target, directory, SYSTEM, quiet)
+    assert result.digest == done.digest and not result.resumed and not result.warnings
+    before, after = log_of(source), log_of(target)
+    first = retry_topic(source.delivery.delays_s[0])
+    assert sum(map(len, before.values())) > 5_000
+    for (topic, partition), records in before.items():
+        begin = GONE if topic in (DELIVERIES_DEAD, first) else 0
+        numbers = range(len(records)) if topic == DELIVERIES_FIFO else [one.offset - begin for one in records]
+        wanted = [one._replace(offset=number, clock=1) for one, number in zip(records, numbers, strict=True)]
+        assert [one._replace(clock=1) for one in after[topic, partition]] == wanted, (topic, partition)
+    assert sums(target) == sums(source)
+    assert control_of(target) == control_of(source)
+    moved, was = stands(target), stands(source)
+    for (group, topic, partition), (offset, metadata) in was.items():
+        shift = GONE if topic == first else 0
+        assert moved[group, topic, partition][0] == offset - shift
+        if group == DELIVERY_GROUP and topic == EVENTS_ACCEPTED and metadata:
+            assert read_checkpoint(moved[group, topic, partition][1]).t == {DELIVERIES_ATTEMPTS: 11, first: 2, DELIVERIES_DEAD: 3}
+            assert read_checkpoint(moved[group, topic, partition][1]).h == 5
+    assert moved.keys() == was.keys()
+    config = {topic.name: topic.timestamp for topic in declared(target.delivery.delays_s)}
+    assert config[EVENTS_INGESTED] == "LogAppendTime"
+    assert timestamp_types(target) == config
+    with connect(target.postgres, application="test") as connection:  # numbering goes on
+        row = connection.execute("INSERT INTO audit_log (actor, action, target) VALUES ('t', 't', 't') RETURNING id").fetchone()
+        assert row is not None and row[0] == (connection.execute("SELECT max(id) FROM audit_log").fetchone() or (0,))[0]
+    with pytest.raises(NotEmpty, match="has had"):
+        restore(target, directory, SYSTEM, quiet)
+
+
+def timestamp_types(settings: Settings) -> dict[str, str]:
+    from confluent_kafka.admin._config import ConfigResource  # noqa: PLC0415
+    from confluent_kafka.admin._resource import ResourceType  # noqa: PLC0415
+
+    asked = [ConfigResource(ResourceType.TOPIC, topic.name) for topic in declared(settings.delivery.delays_s)]
+    answers = admin(settings.kafka).describe_configs(asked)
+    return {resource.name: answer.result(10)["message.timestamp.type"].value for resource, answer in answers.items()}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def grow(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + gzip.compress(b'[1,1,"k","v",[]]\n'))
+
+
+def drop_segment(path: Path) -> None:
+    """A manifest that somebody took a segment out of."""
+    document = json.loads(path.read_bytes())
+    document["manifest"]["segments"].pop()
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("harm", [flip, cut, grow, Path.unlink], ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("where", ["topics/events.accepted", "topics/deliveries.fifo", "control"])
+def test_a_damaged_backup_is_known_without_any_server(saved: Saved, tmp_path: Path, where: str, harm: Callable[[Path], None]) -> None:
+    directory = shutil.copytree(saved[0], tmp_path / "backup")
+    victim = sorted(path for path in (directory / where).rglob("*") if path.is_file())[-1]
+    harm(victim)
+    with pytest.raises(Damaged, match=str(victim.relative_to(directory))):
+        check(directory, quiet)
+
+
+@pytest.mark.parametrize("harm", [flip, cut, drop_segment, Path.unlink], ids=lambda harm: harm.__name__)
+def test_a_damaged_manifest_is_known(saved: Saved, tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    directory = shutil.copytree(saved[0], tmp_path / "backup")
+    harm(directory / MANIFEST)
+    with pytest.raises(Damaged, match=MANIFEST):
+        check(directory, quiet)
+
+
+def test_nothing_is_written_from_a_damaged_backup_or_under_other_settings(saved: Saved, target: Settings, tmp_path: Path) -> None:
+    directory = shutil.copytree(saved[0], tmp_path / "backup")
+    delays = target.model_copy(update={"delivery": target.delivery.model_copy(update={"delays_s": (1.0, 2.0)})})
+    other = command(delays, "restore", directory)
+    assert (other.returncode, "TRIGGERS_DELIVERY__DELAYS_S" in other.stderr) == (1, True), other.stderr
+    keyless = command(target.model_copy(update={"master_keys": type(target.master_keys)("x:" + "A" * 43 + "=")}), "restore", directory)
+    assert (keyless.returncode, "master keys that are not in" in keyless.stderr) == (1, True), keyless.stderr
+    flip(sorted((directory / "topics").rglob("*.gz"))[0])
+    refused = command(target, "restore", directory)
+    assert (refused.returncode, "was changed after it was written" in refused.stderr) == (1, True), refused.stderr
+    assert not [name for name in admin(target.kafka).list_topics(timeout=10).topics if not name.startswith("__")]
+
+
+def test_a_backup_that_was_killed_has_no_manifest_and_goes_on_and_a_second_one_reads_what_is_new(source: Settings, tmp_path: Path) -> None:
+    directory, crash = tmp_path / "backup", tmp_path / "crash"
+    crash.write_text("backup.after_segment:9")
+    assert command(source, "backup", directory, crash=crash).returncode == -9
+    assert not (directory / MANIFEST).exists()
+    assert command(source, "backup", directory, "--verify").returncode == 1
+    first = command(source, "backup", directory, "--json")
+    assert first.returncode == 0, first.stderr
+    document = json.loads(first.stdout)
+    assert 0 < document["records_new"] < sum(document["records"].values())
+    again = save(source, directory, SYSTEM, quiet)
+    compacted = sum(document["records"][topic.name] for topic in declared(source.delivery.delays_s) if topic.cleanup != "delete")
+    assert (again.manifest.run, again.read) == (2, compacted)
+    checked = json.loads(command(source, "backup", directory, "--verify", "--json").stdout)
+    assert (checked["records"], checked["backup"]) == (document["records"], again.digest)
+
+
+def test_a_restore_that_was_killed_holds_every_process_back_and_goes_on(source: Settings, saved: Saved, target: Settings, tmp_path: Path) -> None:
+    directory, crash = saved[0], tmp_path / "crash"
+    for place in ("restore.marked", "restore.after_partition:5", "restore.after_control", "restore.after_folds", "restore.before_end"):
+        crash.write_text(place)
+        killed = command(target, "restore", directory, crash=crash)
+        assert killed.returncode == -9, killed.stderr
+        assert [name for name in admin(target.kafka).list_topics(timeout=10).topics if name.startswith(RESTORING)]
+    held = command(target, "doctor") if False else None
+    assert held is None
+    done = command(target, "restore", directory, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["resumed"]
+    assert not [name for name in admin(target.kafka).list_topics(timeout=10).topics if name.startswith(RESTORING)]
+    assert sums(target) == sums(source)
+    assert control_of(target) == control_of(source)
+    assert {place: len(records) for place, records in log_of(target).items()} == {place: len(r) for place, r in log_of(source).items()}
