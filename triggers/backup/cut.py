@@ -93,7 +93,7 @@ def take(settings: Settings) -> Cut:
     committed: list[Committed] = []
     for group in groups:
         if group != DEDUP_APP:
-            committed += _committed(kafka, group, read[group], range(kafka.partitions))
+            committed += committed_by(kafka, group, read[group], range(kafka.partitions))
     markers, found = _markers(client, kafka, read[DEDUP_APP])
     committed += markers
     for stage in order(topics, delays_s):
@@ -126,9 +126,9 @@ def _markers(client: AdminClient, kafka: KafkaSettings, read: Sequence[str]) -> 
     found: dict[Place, int] = {}
     left = set(range(kafka.partitions))
     for _ in range(_TRIES):
-        before = _committed(kafka, DEDUP_APP, read, left)
+        before = committed_by(kafka, DEDUP_APP, read, left)
         now = ends(client, ((DEDUP_CHANGELOG, number) for number in left))
-        after = {(one.topic, one.partition): one.offset for one in _committed(kafka, DEDUP_APP, read, left)}
+        after = {(one.topic, one.partition): one.offset for one in committed_by(kafka, DEDUP_APP, read, left)}
         moved = {number for (_, number), offset in after.items() if offset not in {o.offset for o in before if o.partition == number}}
         committed += [one for one in before if one.partition not in moved]
         found.update({place: end for place, end in now.items() if place[1] not in moved})
@@ -149,7 +149,7 @@ def _ends(client: AdminClient, kafka: KafkaSettings, names: Sequence[str], *, wi
     raise CutError("the broker takes too long to say where the delay topics end: run it again when there is less traffic")
 
 
-def _committed(kafka: KafkaSettings, group: str, topics: Sequence[str], partitions: Collection[int]) -> list[Committed]:
+def committed_by(kafka: KafkaSettings, group: str, topics: Sequence[str], partitions: Collection[int]) -> list[Committed]:
     """What a group has committed; a partition without a commit is left out. The group is not joined."""
     consumer = Consumer({**client_config(kafka, "backup"), "group.id": group, "enable.auto.commit": False}, logger=LIBRDKAFKA_LOGGER)
     try:

@@ -7,6 +7,7 @@ that a half-filled database is known for one as well.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import psycopg
@@ -14,10 +15,12 @@ import redis
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
+from projections.log_reader import Place
 from runtime import topics
 from runtime.settings import Settings
-from schemas.topics import RESTORING, declared, names
+from schemas.topics import RESTORING, Topic, declared
 from triggers.backup import control
+from triggers.backup.cut import committed_by
 from triggers.backup.manifest import Manifest
 
 _REQUEST_TIMEOUT_S: Final = 30.0
@@ -27,6 +30,10 @@ _DIGITS: Final = 16
 
 class NotEmpty(RuntimeError):
     """There is something where a backup should go. The text says what was found."""
+
+
+def _places(known: Sequence[Topic], partitions: int) -> Iterator[Place]:
+    return ((topic.name, number) for topic in known for number in range(partitions))
 
 
 class Target:
@@ -91,15 +98,23 @@ class Target:
         return self._mark
 
     def _no_records(self) -> None:
+        kafka = self._settings.kafka
         here = self._client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
-        known = [name for name in names(declared(self._settings.delivery.delays_s)) if name in here]
-        for (topic, partition), end in topics.ends(
-            self._client, ((name, number) for name in known for number in here[name].partitions)
-        ).items():
+        known = [topic for topic in declared(self._settings.delivery.delays_s) if topic.name in here]
+        for topic in known:
+            if len(here[topic.name].partitions) != kafka.partitions:
+                raise NotEmpty(f"topic {topic.name} is there with another number of partitions than TRIGGERS_KAFKA__PARTITIONS: delete it")
+        for (name, partition), end in topics.ends(self._client, _places(known, kafka.partitions)).items():
             if end:
                 raise NotEmpty(
-                    f"{topic}[{partition}] has had {end} records: a backup is restored to empty servers, so that offsets come out the same"
+                    f"{name}[{partition}] has had {end} records: a backup is restored to empty servers, so that offsets come out the same"
                 )
+        for group in sorted({group for topic in known for group in topic.groups}):
+            for one in committed_by(kafka, group, [topic.name for topic in known if group in topic.groups], range(kafka.partitions)):
+                if one.offset:
+                    raise NotEmpty(
+                        f"group {group} stands at {one.offset} of {one.topic}[{one.partition}]: delete the group, and begin again"
+                    )
 
     def _no_members(self, manifest: Manifest) -> None:
         groups = sorted({one.group for one in manifest.committed})

@@ -78,5 +78,3 @@ def empty_kafka(settings: Settings) -> None:
             answer.result(30)
         except KafkaException as error:
             assert error.args[0].name() == "GROUP_ID_NOT_FOUND", error
-
-

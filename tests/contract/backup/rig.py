@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from psycopg import sql
 
 from delivery.journal import Checkpoint, encode_checkpoint
@@ -54,21 +54,22 @@ def quiet(_: Progress) -> None:
 def fill(settings: Settings) -> None:
     """Events with their folds, a control plane, and records of every kind and form in the other topics."""
     for number in range(3):
-        tenant = make_tenant(settings, f"kept {number}\n\\N\t'é'")
+        tenant = make_tenant(settings, f"kept {number} \\N 'é' \\.")
         make_endpoint(settings, tenant.organization, "http://localhost:9/kept")
     Corpus(settings, organizations=12).produce(EVENTS)
     first = settings.delivery.delays_s[0]
     plain = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
     for number in range(100):
         partition = number % settings.kafka.partitions
-        headers: list[tuple[str, bytes | None]] = [("a", b"\xff\x00"), ("a", None), ("é", "é".encode())][: number % 4]
+        headers: list[tuple[str, str | bytes | None]] = [("a", b"\xff\x00"), ("a", None), ("é", "é".encode())][: number % 4]
         for topic in (EVENTS_INGESTED, EVENTS_REJECTED, DELIVERIES_DEAD, DEDUP_CHANGELOG, retry_topic(first)):
             key, value = (None, os.urandom(40)) if topic == EVENTS_REJECTED else (b"org_%d" % number, b'{"n":"\xc3\xa9%d\\n"}' % number)
             plain.produce(topic, None if number % 10 == 9 else value, key, partition, headers=headers)
     assert plain.flush(60) == 0
     with_holes(settings)
     taken = [TopicPartition(topic, n, GONE) for topic in (DELIVERIES_DEAD, retry_topic(first)) for n in range(settings.kafka.partitions)]
-    for answer in admin(settings.kafka).delete_records(taken).values():
+    client = admin(settings.kafka)  # one that is gone never answers
+    for answer in client.delete_records(taken).values():
         answer.result(30)
     commit(settings)
     fold_live(settings)
@@ -106,34 +107,30 @@ def consumer_of(settings: Settings, group: str = "look") -> Consumer:
     return Consumer(
         {
             "bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": group, "enable.auto.commit": False,
-            "enable.partition.eof": True, "auto.offset.reset": "earliest",
+            "enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20,
         }
     )  # fmt: skip
 
 
 def log_of(settings: Settings) -> dict[tuple[str, int], list[Found]]:
     """Every record of every declared topic."""
-    found: dict[tuple[str, int], list[Found]] = {}
+    places = [(topic.name, number) for topic in declared(settings.delivery.delays_s) for number in range(settings.kafka.partitions)]
+    found: dict[tuple[str, int], list[Found]] = {place: [] for place in places}
+    left = set(places)
     with closing(consumer_of(settings)) as consumer:
-        for topic in declared(settings.delivery.delays_s):
-            for partition in range(settings.kafka.partitions):
-                found[topic.name, partition] = _read(consumer, topic.name, partition)
+        consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
+        while left:
+            message = consumer.poll(20)
+            assert message is not None, left
+            place = (message.topic() or "", message.partition() or 0)
+            if (error := message.error()) is not None:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                left.discard(place)
+                continue
+            clock, timestamp_ms = message.timestamp()
+            headers: Any = message.headers() or []
+            found[place].append(Found(message.offset() or 0, clock, timestamp_ms, message.key(), message.value(), headers))
     return found
-
-
-def _read(consumer: Consumer, topic: str, partition: int) -> list[Found]:
-    low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-    consumer.assign([TopicPartition(topic, partition, low)])
-    records = []
-    while True:
-        message = consumer.poll(10)
-        assert message is not None, (topic, partition)
-        if (error := message.error()) is not None:
-            assert error.code() == KafkaError._PARTITION_EOF, error
-            return records
-        clock, timestamp_ms = message.timestamp()
-        headers: Any = message.headers() or []
-        records.append(Found(message.offset() or 0, clock, timestamp_ms, message.key(), message.value(), headers))
 
 
 def stands(settings: Settings) -> dict[tuple[str, str, int], tuple[int, str]]:
