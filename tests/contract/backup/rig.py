@@ -61,10 +61,10 @@ def fill(settings: Settings) -> None:
     plain = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
     for number in range(100):
         partition = number % settings.kafka.partitions
-        headers: list[tuple[str, str | bytes | None]] = [("a", b"\xff\x00"), ("a", None), ("é", "é".encode())][: number % 4]
+        all_headers: list[tuple[str, str | bytes | None]] = [("a", b"\xff\x00"), ("a", None), ("é", "é".encode())]
         for topic in (EVENTS_INGESTED, EVENTS_REJECTED, DELIVERIES_DEAD, DEDUP_CHANGELOG, retry_topic(first)):
             key, value = (None, os.urandom(40)) if topic == EVENTS_REJECTED else (b"org_%d" % number, b'{"n":"\xc3\xa9%d\\n"}' % number)
-            plain.produce(topic, None if number % 10 == 9 else value, key, partition, headers=headers)
+            plain.produce(topic, None if number % 10 == 9 else value, key, partition, headers=all_headers[: number % 4])
     assert plain.flush(60) == 0
     with_holes(settings)
     taken = [TopicPartition(topic, n, GONE) for topic in (DELIVERIES_DEAD, retry_topic(first)) for n in range(settings.kafka.partitions)]

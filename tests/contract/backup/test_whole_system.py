@@ -94,12 +94,13 @@ def at_rest(settings: Settings, deliveries: int) -> None:
     until(unchanged, WAIT_S, "the log coming to rest", 1.5)
 
 
-def empty(target: Settings, environment: Mapping[str, str]) -> dict[str, str]:
-    return {**environment, "TRIGGERS_POSTGRES__DSN": target.postgres.dsn.get_secret_value(), "PATH": "/usr/bin:/bin", **SCHEDULE}
+def of(environment: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """With the database of these settings."""
+    return {**environment, "TRIGGERS_POSTGRES__DSN": settings.postgres.dsn.get_secret_value(), "PATH": "/usr/bin:/bin"}
 
 
 def test_a_restored_system_goes_on_where_the_backup_stands(
-    environments: tuple[dict[str, str], dict[str, str]], target: Settings, tmp_path: Path
+    environments: tuple[dict[str, str], dict[str, str]], empty_source: Settings, target: Settings, tmp_path: Path
 ) -> None:
     failed_once: set[str] = set()
 
@@ -110,7 +111,7 @@ def test_a_restored_system_goes_on_where_the_backup_stands(
 
     with Receiver() as receiver:
         receiver.answers["/later"] = fails_once
-        with running(environments[0], tmp_path / "source") as system:
+        with running(of(environments[0], empty_source), tmp_path / "source") as system:
             tenant = make_tenant(system.settings, "whole")
             make_endpoint(system.settings, tenant.organization, receiver.url("/now"), event_types=["order.paid"])
             make_endpoint(system.settings, tenant.organization, receiver.url("/fifo"), event_types=["order.paid"], fifo=True)
@@ -130,7 +131,7 @@ def test_a_restored_system_goes_on_where_the_backup_stands(
         assert len(receiver.of("/later")) == 1, "the retry was due before the backup was done: the machine is too slow for this test"
         before, control = sums(system.settings), control_of(system.settings)
 
-        environment = empty(target, environments[1])
+        environment = {**of(environments[1], target), **SCHEDULE}
         restoring = System(environment, tmp_path)
         run(restoring, "restore", tmp_path / "backup", "--json")
         assert sums(restoring.settings) == before
@@ -153,11 +154,11 @@ def test_a_restored_system_goes_on_where_the_backup_stands(
 
 
 def test_a_backup_taken_in_the_middle_of_everything_loses_no_event_and_repeats_none(
-    environments: tuple[dict[str, str], dict[str, str]], target: Settings, tmp_path: Path
+    environments: tuple[dict[str, str], dict[str, str]], empty_source: Settings, target: Settings, tmp_path: Path
 ) -> None:
     with Receiver() as receiver:
         receiver.answers["/shaky"] = lambda _, before: 500 if before % 3 == 0 else 204
-        quick = {**environments[0], "TRIGGERS_PROCESSOR__BATCH_SIZE_MAX": "5"}
+        quick = {**of(environments[0], empty_source), "TRIGGERS_PROCESSOR__BATCH_SIZE_MAX": "5"}
         with running(quick, tmp_path / "source", schedule={}) as system:
             tenant = make_tenant(system.settings, "busy")
             for path in ("/shaky", "/fifo"):
@@ -170,7 +171,7 @@ def test_a_backup_taken_in_the_middle_of_everything_loses_no_event_and_repeats_n
                 run(system, "backup", tmp_path / "backup", "--json")
                 end.set()
                 assert posting.result(WAIT_S)
-        environment = {**empty(target, environments[1]), **{name: environments[1][name] for name in SCHEDULE}}
+        environment = of(environments[1], target)
         run(System(environment, tmp_path), "restore", tmp_path / "backup", "--json")
         ingested = [one for (topic, _), records in log_of(target).items() if topic == "events.ingested" for one in records]
         wanted = sorted(str(json.loads(one.value or b"")["id"]) for one in ingested)
@@ -200,7 +201,7 @@ def copy_database(settings: Settings, old: str, new: str) -> None:
 def test_postgres_from_an_older_dump_folds_again_what_came_since_and_lacks_the_control_plane_of_since(
     target: Settings, environments: tuple[dict[str, str], dict[str, str]], tmp_path: Path
 ) -> None:
-    environment, name = empty(target, environments[1]), str(conninfo_to_dict(target.postgres.dsn.get_secret_value())["dbname"])
+    environment, name = of(environments[1], target), str(conninfo_to_dict(target.postgres.dsn.get_secret_value())["dbname"])
     with Receiver() as receiver:
         with running(environment, tmp_path / "before") as system:
             tenant = make_tenant(system.settings, "older")
