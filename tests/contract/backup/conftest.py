@@ -94,5 +94,5 @@ def _gone(client: AdminClient, group: str) -> bool:
     try:
         client.delete_consumer_groups([group])[group].result(30)
     except KafkaException as error:
-        return error.args[0].name() == "GROUP_ID_NOT_FOUND"
+        return bool(error.args[0].name() == "GROUP_ID_NOT_FOUND")
     return True

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from delivery.journal import Checkpoint, encode_checkpoint
 from projections.rebuild import Progress
+from runtime.clock import SYSTEM
 from runtime.postgres import CONTROL_SCHEMA, connect
 from runtime.settings import Settings
 from runtime.topics import admin
@@ -34,6 +35,8 @@ from triggers.provision import make_endpoint, make_tenant
 EVENTS = 1_500
 #: Of topics with a retention: what it has taken already, in each partition.
 GONE = 7
+#: Age of retries that were not made yet: their topic would keep them half a day longer.
+OLD_MS = 27 * 43_200_000
 
 
 class Found(NamedTuple):
@@ -58,13 +61,15 @@ def fill(settings: Settings) -> None:
         make_endpoint(settings, tenant.organization, "http://localhost:9/kept")
     Corpus(settings, organizations=12).produce(EVENTS)
     first = settings.delivery.delays_s[0]
+    old_ms = SYSTEM.now_ms() - OLD_MS
     plain = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
     for number in range(100):
         partition = number % settings.kafka.partitions
         all_headers: list[tuple[str, str | bytes | None]] = [("a", b"\xff\x00"), ("a", None), ("é", "é".encode())]
         for topic in (EVENTS_INGESTED, EVENTS_REJECTED, DELIVERIES_DEAD, DEDUP_CHANGELOG, retry_topic(first)):
             key, value = (None, os.urandom(40)) if topic == EVENTS_REJECTED else (b"org_%d" % number, b'{"n":"\xc3\xa9%d\\n"}' % number)
-            plain.produce(topic, None if number % 10 == 9 else value, key, partition, headers=all_headers[: number % 4])
+            at_ms = old_ms if topic == retry_topic(first) and number >= 96 else 0
+            plain.produce(topic, None if number % 10 == 9 else value, key, partition, headers=all_headers[: number % 4], timestamp=at_ms)
     assert plain.flush(60) == 0
     with_holes(settings)
     taken = [TopicPartition(topic, n, GONE) for topic in (DELIVERIES_DEAD, retry_topic(first)) for n in range(settings.kafka.partitions)]

@@ -85,7 +85,9 @@ def test_a_restored_system_has_every_record_offset_time_place_and_row(source: Se
     assert moved.keys() == was.keys()
     config = {topic.name: topic.timestamp for topic in declared(target.delivery.delays_s)}
     assert config[EVENTS_INGESTED] == "LogAppendTime"
-    assert timestamp_types(target) == config
+    assert configured(target, "message.timestamp.type") == config
+    assert result.kept_longer == [first]  # else the broker would take retries that are still to be made
+    assert configured(target, "retention.ms")[first] == "-1"
     with connect(target.postgres, application="test") as connection:  # numbering goes on
         row = connection.execute("INSERT INTO audit_log (actor, action, target) VALUES ('t', 't', 't') RETURNING id").fetchone()
         assert row is not None and row[0] == (connection.execute("SELECT max(id) FROM audit_log").fetchone() or (0,))[0]
@@ -93,14 +95,14 @@ def test_a_restored_system_has_every_record_offset_time_place_and_row(source: Se
         restore(target, directory, SYSTEM, quiet)
 
 
-def timestamp_types(settings: Settings) -> dict[str, str]:
+def configured(settings: Settings, name: str) -> dict[str, str]:
     from confluent_kafka.admin._config import ConfigResource  # noqa: PLC0415
     from confluent_kafka.admin._resource import ResourceType  # noqa: PLC0415
 
     asked = [ConfigResource(ResourceType.TOPIC, topic.name) for topic in declared(settings.delivery.delays_s)]
     client = admin(settings.kafka)  # one that is gone never answers
     answers = client.describe_configs(asked)
-    return {resource.name: answer.result(10)["message.timestamp.type"].value for resource, answer in answers.items()}
+    return {resource.name: answer.result(10)[name].value for resource, answer in answers.items()}
 
 
 def flip(path: Path) -> None:
