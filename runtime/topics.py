@@ -80,6 +80,14 @@ def _offsets(client: AdminClient, places: Iterable[tuple[str, int]], which: Offs
     return {(tp.topic, tp.partition): int(answer.result(_REQUEST_TIMEOUT_S).offset) for tp, answer in answers.items()}
 
 
+def delete_before(client: AdminClient, offsets: Mapping[tuple[str, int], int]) -> None:
+    """Delete the records of each (topic, partition) below an offset. Raises `confluent_kafka.KafkaException`."""
+    if offsets:
+        asked = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        for answer in client.delete_records(asked, request_timeout=_REQUEST_TIMEOUT_S).values():
+            answer.result(_REQUEST_TIMEOUT_S)
+
+
 def configure(client: AdminClient, topic: str, config: Mapping[str, str]) -> None:
     """Set some of a topic's settings and leave the others. Raises `confluent_kafka.KafkaException`."""
     entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()]

@@ -1,29 +1,26 @@
 """Putting the records of a backup back: each partition in order, with its old times, at the offsets it had.
 
-A topic that is kept for ever begins at 0, so every offset comes out the same. One whose first records retention has taken begins at 0
-again, and one that is compacted closes its gaps: into those nobody refers by offset but the consumer groups, whose offsets are moved along
-(`moved`). What is in the log already, after a restore that was stopped, is left: it is the beginning of the same records.
+Where retention has taken the first records, empty ones stand in for them until all are there, and are then deleted: dropped dead letters,
+consumer groups and delivery's checkpoint name offsets of such topics. A compacted topic closes its gaps: nobody names an offset of one.
+What is in the log already, after a restore that was stopped, is left: it is the beginning of the same records.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from confluent_kafka import KafkaError, Message, Producer
-from msgspec.structs import replace
 
-from delivery.journal import encode_checkpoint, read_checkpoint
-from projections.log_reader import Place, Range
+from projections.log_reader import Place
 from runtime.kafka import LIBRDKAFKA_LOGGER, producer_config
 from runtime.settings import KafkaSettings
 from schemas.records import Record
-from schemas.topics import DELIVERY_GROUP, EVENTS_ACCEPTED
 from triggers.backup import files
-from triggers.backup.manifest import Committed, Manifest
+from triggers.backup.manifest import Manifest
 
 _STALL_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.5
@@ -37,8 +34,9 @@ class RestoreError(RuntimeError):
     """The restore cannot go on; what was begun is marked as not done. The text says what to do."""
 
 
-def records_of(directory: Path, manifest: Manifest, place: Place) -> Iterator[Record]:
-    """All of one partition. Raises `Damaged`."""
+def records_of(directory: Path, manifest: Manifest, place: Place, fillers: int) -> Iterator[Record]:
+    """All of one partition, behind as many empty ones. Raises `Damaged`."""
+    yield from (Record(offset, _FIRST_MS, None, None, ()) for offset in range(fillers))
     for segment in manifest.segments_of(place):
         yield from files.records(directory, segment)
 
@@ -116,17 +114,3 @@ class Putter:
     def _check(self) -> None:
         if self._error is not None:
             raise RestoreError(self._error)
-
-
-def moved(committed: Committed, ranges: Mapping[Place, Range]) -> Committed:
-    """Where a group stands once each partition begins at 0. Delivery's checkpoint holds offsets of other topics."""
-
-    def offset_in(topic: str, offset: int) -> int:
-        place = (topic, committed.partition)
-        return max(0, offset - ranges[place].begin) if place in ranges else 0
-
-    metadata = committed.metadata
-    if committed.group == DELIVERY_GROUP and committed.topic == EVENTS_ACCEPTED and metadata:
-        checkpoint = read_checkpoint(metadata)
-        metadata = encode_checkpoint(replace(checkpoint, t={topic: offset_in(topic, offset) for topic, offset in checkpoint.t.items()}))
-    return replace(committed, offset=offset_in(committed.topic, committed.offset), metadata=metadata)

@@ -7,6 +7,7 @@ folds; at the end topics get the time setting that is declared, and the marks go
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from access import audit
 from access.secrets import Keyring
+from projections.log_reader import Place
 from projections.rebuild import Progress
 from projections.refill import refill
 from runtime import migrations, topics
@@ -27,7 +29,7 @@ from schemas.topics import FOREVER, GENERATION, Topic, declared
 from triggers.backup import control
 from triggers.backup.check import Checked, check
 from triggers.backup.manifest import Manifest
-from triggers.backup.produce import Putter, RestoreError, moved, records_of
+from triggers.backup.produce import Putter, RestoreError, records_of
 from triggers.backup.save import fingerprint
 from triggers.backup.target import Target
 
@@ -117,16 +119,22 @@ class _Restore:
         putter = Putter(self._settings.kafka)
         places = [(topic.name, number) for topic in self._topics for number in range(self._settings.kafka.partitions)]
         have = topics.ends_of_new(self._client, places)
+        fillers = defaultdict(int, self._fillers())
         for place in places:
-            count = sum(one.records for one in self._manifest.segments_of(place))
+            count = fillers[place] + sum(one.records for one in self._manifest.segments_of(place))
             if have[place] > count:
                 raise RestoreError(
                     f"{place[0]}[{place[1]}] has {have[place]} records, the backup {count}: empty the servers and begin again"
                 )
-            self._done.records += putter.put(place, records_of(self._directory, self._manifest, place), have[place])
+            self._done.records += putter.put(place, records_of(self._directory, self._manifest, place, fillers[place]), have[place])
             reach("restore.after_partition")
-            done += count
+            done += count - fillers[place]
             self._report(Progress("restore", done, total, self._clock.monotonic_s() - began_s))
+
+    def _fillers(self) -> dict[Place, int]:
+        """Of each partition, how many records retention had taken. A compacted one is not filled up."""
+        compacted = {topic.name for topic in self._manifest.topics if topic.compacted}
+        return {place: 0 if place[0] in compacted else part.begin for place, part in self._manifest.ranges().items()}
 
     def _prepare(self, topic: Topic) -> None:
         """There, with the producer's times: where a topic has its own clock, the old times count: they are dedup's."""
@@ -147,7 +155,8 @@ class _Restore:
         return since_ms is not None and 0 < topic.retention_ms < self._clock.now_ms() - since_ms + _DAY_MS
 
     def settle(self) -> None:
-        """Topics as they are declared, and first offsets for those that the backup does not have."""
+        """Topics as they are declared, without what stood in for lost records, and first offsets for those the backup does not have."""
+        topics.delete_before(self._client, {place: count for place, count in self._fillers().items() if count})
         for topic in self._topics:
             if topic.timestamp != "CreateTime":
                 topics.configure(self._client, topic.name, {_TIMESTAMP_TYPE: topic.timestamp})
@@ -156,13 +165,12 @@ class _Restore:
     # -- the groups
 
     def groups(self) -> None:
-        ranges = self._manifest.ranges()
         for group in sorted({one.group for one in self._manifest.committed}):
             consumer = Consumer(
                 {**client_config(self._settings.kafka, "restore"), "group.id": group, "enable.auto.commit": False}, logger=LIBRDKAFKA_LOGGER
             )
             try:
-                mine = [moved(one, ranges) for one in self._manifest.committed if one.group == group]
+                mine = [one for one in self._manifest.committed if one.group == group]
                 offsets = [TopicPartition(one.topic, one.partition, one.offset, metadata=one.metadata) for one in mine]
                 consumer.commit(offsets=offsets, asynchronous=False)
             finally:

@@ -15,18 +15,14 @@ import pytest
 from pydantic import SecretStr
 
 from access.secrets import KeyringError
-from delivery.journal import read_checkpoint
 from runtime.clock import SYSTEM
 from runtime.lifecycle import Unavailable
 from runtime.postgres import connect
 from runtime.settings import Settings
 from runtime.topics import admin
 from schemas.topics import (
-    DELIVERIES_ATTEMPTS,
     DELIVERIES_DEAD,
     DELIVERIES_FIFO,
-    DELIVERY_GROUP,
-    EVENTS_ACCEPTED,
     EVENTS_INGESTED,
     RESTORING,
     declared,
@@ -69,20 +65,13 @@ def test_a_restored_system_has_every_record_offset_time_place_and_row(source: Se
     first = retry_topic(source.delivery.delays_s[0])
     assert sum(map(len, before.values())) > 5_000
     for (topic, partition), records in before.items():
-        begin = GONE if topic in (DELIVERIES_DEAD, first) else 0
-        numbers = range(len(records)) if topic == DELIVERIES_FIFO else [one.offset - begin for one in records]
+        assert records[0].offset == (GONE if topic in (DELIVERIES_DEAD, first) else 0) if records else True
+        numbers = range(len(records)) if topic == DELIVERIES_FIFO else [one.offset for one in records]
         wanted = [one._replace(offset=number, clock=1) for one, number in zip(records, numbers, strict=True)]
         assert [one._replace(clock=1) for one in after[topic, partition]] == wanted, (topic, partition)
     assert sums(target) == sums(source)
     assert control_of(target) == control_of(source)
-    moved, was = stands(target), stands(source)
-    for (group, topic, partition), (offset, metadata) in was.items():
-        shift = GONE if topic == first else 0
-        assert moved[group, topic, partition][0] == offset - shift
-        if group == DELIVERY_GROUP and topic == EVENTS_ACCEPTED and metadata:
-            assert read_checkpoint(moved[group, topic, partition][1]).t == {DELIVERIES_ATTEMPTS: 11, first: 2, DELIVERIES_DEAD: 3}
-            assert read_checkpoint(moved[group, topic, partition][1]).h == 5
-    assert moved.keys() == was.keys()
+    assert stands(target) == stands(source)
     config = {topic.name: topic.timestamp for topic in declared(target.delivery.delays_s)}
     assert config[EVENTS_INGESTED] == "LogAppendTime"
     assert configured(target, "message.timestamp.type") == config

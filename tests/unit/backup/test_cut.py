@@ -1,15 +1,12 @@
-"""What a backup looks at first, and where groups stand once gaps are closed."""
+"""What a backup looks at first."""
 
 from __future__ import annotations
 
-from delivery.journal import Checkpoint, encode_checkpoint, read_checkpoint
-from projections.log_reader import Range
 from schemas.topics import (
     DEDUP_CHANGELOG,
     DELIVERIES_ATTEMPTS,
     DELIVERIES_DEAD,
     DELIVERIES_FIFO,
-    DELIVERY_GROUP,
     EVENTS_ACCEPTED,
     EVENTS_DUPLICATES,
     EVENTS_INGESTED,
@@ -20,8 +17,6 @@ from schemas.topics import (
     retry_topic,
 )
 from triggers.backup.cut import order
-from triggers.backup.manifest import Committed
-from triggers.backup.produce import moved
 
 DELAYS = (5.0, 30.0)
 
@@ -50,15 +45,3 @@ def test_a_topic_nobody_has_placed_lies_between_the_journal_and_the_events() -> 
     stages = order((*declared(DELAYS), Topic("deliveries.new", "?")), DELAYS)
     at = next(number for number, stage in enumerate(stages) if "deliveries.new" in stage)
     assert stages.index((DELIVERIES_ATTEMPTS,)) < at < stages.index((EVENTS_ACCEPTED,))
-
-
-def test_groups_move_with_partitions_whose_first_records_are_gone() -> None:
-    ranges = {("retry", 0): Range(10, 20), (EVENTS_ACCEPTED, 0): Range(0, 9), ("dead", 0): Range(7, 7)}
-    checkpoint = encode_checkpoint(Checkpoint(h=3, t={"retry": 12, "dead": 5}))
-
-    def at(topic: str, offset: int, metadata: str = "") -> Committed:
-        return moved(Committed(group=DELIVERY_GROUP, topic=topic, partition=0, offset=offset, metadata=metadata), ranges)
-
-    assert [at("retry", offset).offset for offset in (4, 10, 15, 20)] == [0, 0, 5, 10]
-    accepted = at(EVENTS_ACCEPTED, 8, checkpoint)
-    assert (accepted.offset, read_checkpoint(accepted.metadata)) == (8, Checkpoint(h=3, t={"retry": 2, "dead": 0}))
