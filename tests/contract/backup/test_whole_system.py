@@ -172,11 +172,14 @@ def test_a_backup_taken_in_the_middle_of_everything_loses_no_event_and_repeats_n
         posted = [event["id"] for event in events if event["type"] == "order.paid"]  # others tell of the endpoint that fails
         assert len(posted) > 20
         with running(environment, tmp_path / "target", schedule={}) as restored:
-            until(lambda: [one for (one,) in fetch(target, "SELECT event_id FROM inbox ORDER BY 1")] == wanted, WAIT_S, "the inbox", 0.5)
+            here = "SELECT event_id FROM inbox ORDER BY 1"
+            until(lambda: {*wanted} <= {one for (one,) in fetch(target, here)}, WAIT_S, "the inbox", 0.5)
             ended = "SELECT count(DISTINCT (event_id, endpoint_id)) FROM attempts WHERE outcome = 'delivered'"
             until(lambda: fetch(target, ended) == [(2 * len(posted),)], WAIT_S, "every delivery")
             assert run(restored, "rebuild", "all", "--verify-only", "--json")["equal"]
-            assert fetch(target, "SELECT count(*) FROM duplicates") == [(0,)]
+            since = "SELECT count(*) FROM inbox WHERE NOT event_id = ANY(%s) AND type NOT LIKE 'triggers.%%'"
+            assert fetch(target, since, wanted) == [(0,)]  # what came since tells of endpoints
+            assert fetch(target, "SELECT count(*) FROM duplicates WHERE type NOT LIKE 'triggers.%%'") == [(0,)]
 
 
 def log_length(settings: Settings, topic: str) -> int:
