@@ -9,7 +9,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -73,6 +73,11 @@ class Keyring:
     def weak(self, different_bytes_min: int) -> list[str]:
         """Ids of master keys with so few different bytes that nobody drew them at random."""
         return [key_id for key_id, key in self._keys.items() if len(set(key)) < different_bytes_min]
+
+    def require(self, key_ids: Iterable[str]) -> None:
+        """Raises `KeyringError` naming the keys that are not in the setting."""
+        if missing := sorted(set(key_ids) - self._keys.keys()):
+            raise KeyringError(f"secrets are encrypted under master keys that are not in TRIGGERS_MASTER_KEYS: {', '.join(missing)}")
 
     def derive(self, purpose: bytes) -> bytes:
         """32 bytes for `purpose` from the OLDEST master key, so that adding a newer one changes nothing (HKDF, RFC 5869)."""

@@ -6,22 +6,27 @@ get offset 0 committed here, while group and topic are both new.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
 from runtime.settings import KafkaSettings
-from schemas.topics import Topic, declared
+from schemas.topics import RESTORING, Topic, declared
 
 _REQUEST_TIMEOUT_S: Final = 30.0
 #: LOG_EMERG of syslog(3), which librdkafka does not use.
 _LOG_NOTHING: Final = 0
+#: What is said of a topic until its leaders are known.
+_COMING: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
+_PAUSE_S: Final = 0.1
 #: Settings that must be as declared on a topic that is there already; others may be tuned by operators.
 GUARDED_CONFIG: Final = ("cleanup.policy", "message.timestamp.type", "unclean.leader.election.enable")
 
@@ -39,6 +44,68 @@ def admin(kafka: KafkaSettings) -> AdminClient:
     return AdminClient(
         {"bootstrap.servers": kafka.bootstrap_servers, "client.id": "triggers-admin", "log_level": _LOG_NOTHING}, logger=None
     )
+
+
+def restoring(client: AdminClient, timeout_s: float = _REQUEST_TIMEOUT_S) -> str | None:
+    """The mark of a restore that is not done, or None. Raises `confluent_kafka.KafkaException`."""
+    return next((name for name in client.list_topics(timeout=timeout_s).topics if name.startswith(RESTORING)), None)
+
+
+def ends(client: AdminClient, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Where each (topic, partition) ends, by one request to each broker. Raises `confluent_kafka.KafkaException`."""
+    return _offsets(client, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+
+def ends_of_new(client: AdminClient, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """As `ends`, of topics that were made just now: their leaders are waited for. Raises `confluent_kafka.KafkaException`."""
+    asked, deadline_s = list(places), time.monotonic() + _REQUEST_TIMEOUT_S
+    while True:
+        client.list_topics(timeout=_REQUEST_TIMEOUT_S)  # all of them: librdkafka remembers those it was told are unknown
+        try:
+            return ends(client, asked)
+        except KafkaException as error:
+            if error.args[0].code() not in _COMING or time.monotonic() > deadline_s:
+                raise
+            time.sleep(_PAUSE_S)
+
+
+def begins(client: AdminClient, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """The first offset that each (topic, partition) still has. Raises `confluent_kafka.KafkaException`."""
+    return _offsets(client, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+
+def _offsets(client: AdminClient, places: Iterable[tuple[str, int]], which: OffsetSpec) -> dict[tuple[str, int], int]:
+    asked = {TopicPartition(*place): which for place in places}
+    answers = client.list_offsets(asked, request_timeout=_REQUEST_TIMEOUT_S) if asked else {}
+    return {(tp.topic, tp.partition): int(answer.result(_REQUEST_TIMEOUT_S).offset) for tp, answer in answers.items()}
+
+
+def delete_before(client: AdminClient, offsets: Mapping[tuple[str, int], int]) -> None:
+    """Delete the records of each (topic, partition) below an offset. Raises `confluent_kafka.KafkaException`."""
+    if offsets:
+        asked = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        for answer in client.delete_records(asked, request_timeout=_REQUEST_TIMEOUT_S).values():
+            answer.result(_REQUEST_TIMEOUT_S)
+
+
+def configure(client: AdminClient, topic: str, config: Mapping[str, str]) -> None:
+    """Set some of a topic's settings and leave the others. Raises `confluent_kafka.KafkaException`."""
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    client.incremental_alter_configs([resource], request_timeout=_REQUEST_TIMEOUT_S)[resource].result(_REQUEST_TIMEOUT_S)
+
+
+def create(client: AdminClient, name: str, *, partitions: int, replication_factor: int, config: Mapping[str, str]) -> bool:
+    """Whether it was made; False where it is there already. Raises `confluent_kafka.KafkaException`."""
+    topic = NewTopic(name, num_partitions=partitions, replication_factor=replication_factor, config=dict(config))
+    made = client.create_topics([topic], operation_timeout=_REQUEST_TIMEOUT_S, request_timeout=_REQUEST_TIMEOUT_S)
+    try:
+        made[name].result(_REQUEST_TIMEOUT_S)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+        return False
+    return True
 
 
 def ensure(kafka: KafkaSettings, delays_s: Sequence[float]) -> list[str]:

@@ -25,6 +25,9 @@ DELIVERIES_REQUESTS: Final = "deliveries.requests"
 LIFECYCLE: Final = "lifecycle"
 _RETRY: Final = "deliveries.retry."
 
+#: Beginning of the name of a topic that is there while a restore is not done, and holds nothing: no process begins beside it.
+RESTORING: Final = "triggers.restoring."
+
 #: Faust derives the changelog's name from app id and table name; both are fixed here.
 DEDUP_APP: Final = "dedup"
 DEDUP_TABLE: Final = "seen"

@@ -7,6 +7,7 @@ import typer
 from triggers.commands import (
     admin,
     audit,
+    backup,
     dead,
     doctor,
     endpoints,
@@ -34,6 +35,7 @@ redeliveries.register(endpoints.endpoint)
 explain.register(app)
 doctor.register(app)
 app.add_typer(topics.topics, name="topics")
+backup.register(app)
 app.add_typer(organizations.org, name="org")
 app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")

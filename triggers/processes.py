@@ -21,7 +21,7 @@ from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, connect, pool
 from runtime.settings import Settings
 from runtime.telemetry import log
 from runtime.topics import admin
-from schemas.topics import declared, names
+from schemas.topics import RESTORING, declared, names
 
 _PROBE_TIMEOUT_S: Final = 2.0
 #: A process that stood still for this part of its group's session may have been replaced already.
@@ -50,12 +50,15 @@ def run(process: str, main: Main, settings: Settings) -> None:
 
 
 def wait_for_kafka(settings: Settings) -> None:
-    """Until every declared topic is there. Raises `runtime.lifecycle.Unavailable`."""
+    """Until every declared topic is there and no restore is under way. Raises `runtime.lifecycle.Unavailable`."""
     wanted = set(names(declared(settings.delivery.delays_s)))
     client = admin(settings.kafka)
 
     def probe() -> None:
-        missing = wanted - client.list_topics(timeout=_PROBE_TIMEOUT_S).topics.keys()
+        here = client.list_topics(timeout=_PROBE_TIMEOUT_S).topics.keys()
+        if any(name.startswith(RESTORING) for name in here):
+            raise LookupError("a restore is not done: `triggers restore` of the same backup goes on where it was stopped")
+        missing = wanted - here
         if missing:
             raise LookupError(f"topics are missing (run `triggers topics`): {', '.join(sorted(missing))}")
 

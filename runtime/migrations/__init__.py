@@ -66,8 +66,13 @@ def newest() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
-def migrate(settings: PostgresSettings, *, lock_wait_s: float = _LOCK_WAIT_S) -> tuple[str | None, str | None]:
-    """Bring the database to the newest revision; returns (before, after).
+def is_known(revision: str) -> bool:
+    """Whether this code knows a revision, so that a database can be brought there."""
+    return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
+def migrate(settings: PostgresSettings, *, revision: str = "head", lock_wait_s: float = _LOCK_WAIT_S) -> tuple[str | None, str | None]:
+    """Bring the database to the newest revision, or to an older one on the way; returns (before, after).
 
     Raises `MigrationError` if another migration holds the lock for `lock_wait_s` or the database is newer than this code;
     `sqlalchemy.exc.OperationalError` if the server does not answer.
@@ -78,7 +83,7 @@ def migrate(settings: PostgresSettings, *, lock_wait_s: float = _LOCK_WAIT_S) ->
             before = MigrationContext.configure(connection).get_current_revision()
             connection.commit()
             try:
-                command.upgrade(_config(connection), "head")
+                command.upgrade(_config(connection), revision)
             except CommandError as error:
                 raise MigrationError(
                     f"the database is at {before}, this version knows up to {newest()}: run a newer one ({error})"
