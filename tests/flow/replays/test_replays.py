@@ -2,109 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from typer.testing import CliRunner
 
 from runtime.postgres import connect
 from schemas.topics import DELIVERY_GROUP, EVENTS_ACCEPTED
 from tests.backends import Servers
-from tests.flow.operator_token import make_operator
-from triggers.cli import app
+from tests.flow.replays.asking import MARK, WAIT_S, arrived, committed, ids_of, parts, post, replayed, run, start, steer
 from triggers.provision import Tenant, make_endpoint, make_tenant
-from triggers.receiver import Received, Receiver
+from triggers.receiver import Receiver
 from triggers.system import System, until
-
-PAGE = Path(__file__).parents[2] / "docs" / "operating" / "replay.md"
-WAIT_S = 40.0
-MARK = "x-triggers-delivery"
-
-
-@pytest.fixture
-def tenant(system: System) -> Tenant:
-    return make_tenant(system.settings, "replays")
-
-
-@pytest.fixture
-def client(system: System, tenant: Tenant) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=system.url, headers={"X-API-Key": tenant.key}, timeout=15) as one:
-        yield one
-
-
-@pytest.fixture
-def desk(system: System) -> Iterator[httpx.Client]:
-    token = make_operator(system.settings)
-    with httpx.Client(base_url=f"{system.url}/operator", headers={"Authorization": f"Bearer {token}"}, timeout=40) as one:
-        yield one
-
-
-@pytest.fixture
-def endpoint(system: System, tenant: Tenant, receiver: Receiver) -> str:
-    made, receiver.secrets["/webhooks"] = make_endpoint(
-        system.settings, tenant.organization, receiver.url(), event_types=["order.*"], schedule_s=[1]
-    )
-    return made
-
-
-def run(system: System, *arguments: str, status: int = 0) -> Any:
-    finished = CliRunner().invoke(app, ["replay", *arguments, "--json"], env=dict(system.environment))
-    assert finished.exit_code == status, finished.output
-    return json.loads(finished.stdout) if status == 0 else finished.stderr
-
-
-def post(client: httpx.Client, *types: str) -> list[str]:
-    answer = client.post("/events/batch", json=[{"type": kind, "payload": {"n": n}} for n, kind in enumerate(types)])
-    assert answer.status_code < 300, answer.text
-    return [one["event"]["id"] for one in answer.json()["results"]]
-
-
-def replayed(receiver: Receiver, path: str = "/webhooks") -> list[Received]:
-    return [one for one in receiver.of(path) if one.headers.get(MARK) == "replay"]
-
-
-def ids_of(received: list[Received]) -> Counter[str]:
-    return Counter(one.headers["webhook-id"] for one in received)
-
-
-def arrived(receiver: Receiver, events: list[str], path: str = "/webhooks") -> None:
-    """As they came, before any replay."""
-    until(lambda: set(events) <= {one.headers["webhook-id"] for one in receiver.of(path)}, WAIT_S, "the events arriving", 0.1)
-
-
-def start(desk: httpx.Client, status: int = 202, **body: Any) -> dict[str, Any]:
-    answer = desk.post("/replays", json=body)
-    assert answer.status_code == status, answer.text
-    document: dict[str, Any] = answer.json()
-    return document
-
-
-def steer(desk: httpx.Client, replay: str, status: int = 200, **body: Any) -> dict[str, Any]:
-    answer = desk.patch(f"/replays/{replay}", json=body)
-    assert answer.status_code == status, answer.text
-    document: dict[str, Any] = answer.json()
-    return document
-
-
-def parts(desk: httpx.Client, replay: str) -> list[str]:
-    return [one["state"] for one in desk.get(f"/replays/{replay}").json()["endpoints"]]
-
-
-def committed(system: System) -> list[int]:
-    """The live group's place among accepted events, partition by partition."""
-    consumer = Consumer({"bootstrap.servers": system.settings.kafka.bootstrap_servers, "group.id": DELIVERY_GROUP})
-    try:
-        places = [TopicPartition(EVENTS_ACCEPTED, number) for number in range(system.settings.kafka.partitions)]
-        return [place.offset for place in consumer.committed(places, timeout=20)]
-    finally:
-        consumer.close()
 
 
 def test_what_a_dry_run_counts_is_what_arrives_and_nothing_else_is_touched(
@@ -304,54 +216,3 @@ def _attempts(client: httpx.Client, endpoint: str, replay: str) -> list[str]:
     """Why deliveries of a replay were given up."""
     answer = client.get(f"/endpoints/{endpoint}/attempts", params={"round": replay, "limit": 250})
     return [one["dead_reason"] for one in answer.json()["attempts"] if one["dead_reason"]]
-
-
-def test_what_cannot_be_replayed_is_a_problem_that_says_why(
-    system: System, client: httpx.Client, desk: httpx.Client, tenant: Tenant, endpoint: str, receiver: Receiver
-) -> None:
-    fifo, _ = make_endpoint(system.settings, tenant.organization, receiver.url("/fifo"), fifo=True)
-    foreign = make_tenant(system.settings, "foreign").organization
-    mine = {"organization": tenant.organization}
-    refused: list[tuple[int, dict[str, Any]]] = [
-        (404, {"organization": foreign, "endpoint_id": endpoint}),
-        (404, {"organization": "org_00000000-0000-7000-8000-000000000000"}),
-        (404, {**mine, "endpoint_id": endpoint, "mode": "test"}),
-        (409, {"organization": foreign}),
-        (409, {**mine, "endpoint_id": fifo}),
-        (422, {**mine, "since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}),
-        (422, {**mine, "rate_per_s": 100_000}),
-        (422, {**mine, "until_position": 1 << 60}),
-        (422, {**mine, "event_types": ["order*"]}),
-        (422, {**mine, "unknown": 1}),
-    ]
-    for status, body in refused:
-        assert start(desk, status, **body, dry_run=True)["detail"]
-    assert start(desk, 200, **mine, endpoint_id=fifo, out_of_order=True, dry_run=True)["events"] == 0
-    assert client.post(f"/endpoints/{endpoint}/disable").status_code == 200
-    assert "disabled" in start(desk, 409, **mine, endpoint_id=endpoint)["detail"]
-    unknown = "rnd_00000000-0000-7000-8000-000000000000"
-    assert desk.get(f"/replays/{unknown}").status_code == 404
-    steer(desk, unknown, 404, state="paused")
-    steer(desk, unknown, 422)
-    assert desk.get("/replays", params={"organization": tenant.organization}).json() == {"replays": [], "next_before": None}
-    assert client.get("/operator/replays").status_code == 403
-
-
-@pytest.mark.verify
-def test_every_command_of_the_operating_page_does_what_it_says(
-    system: System, client: httpx.Client, desk: httpx.Client, tenant: Tenant, endpoint: str, receiver: Receiver
-) -> None:
-    arrived(receiver, post(client, *["order.paid"] * 60))
-    (block,) = re.findall(r"```\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    commands = [line.partition("  #")[0].strip() for line in block.splitlines()]
-    assert len(commands) == 7
-    names = {"ORG": tenant.organization, "EP": endpoint, "'order.*'": "order.*"}
-    states = []
-    for command in commands:
-        words = [names.get(word, word) for word in command.split()]
-        assert words[:2] == ["triggers", "replay"]
-        told = run(system, *words[2:])
-        if isinstance(told, dict) and "id" in told:
-            names["RND"] = str(told["id"])
-        states.append(told[0]["state"] if isinstance(told, list) else told.get("state"))
-    assert states == [None, "running", "running", "running", "paused", "running", "cancelled"]
