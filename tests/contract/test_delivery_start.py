@@ -12,13 +12,31 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from runtime import topics
+from runtime import migrations, topics
 from runtime.lifecycle import EXIT_FATAL
 from runtime.settings import Settings
 from schemas.topics import DELIVERY_GROUP, EVENTS_ACCEPTED, retry_topic
+from tests.backends import start_servers
 from tests.chaos.groups import Groups
+from tests.conftest import TEST_ENVIRONMENT
 from triggers.devstack.process import spawn
-from triggers.system import PROCESSES, argv, until
+from triggers.system import PROCESSES, argv, settings_of, until
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, environment_is_ours: None) -> Iterator[dict[str, str]]:
+    """Of servers of this file's own: it takes a group's offsets away, and topics that others have filled have none then."""
+    with start_servers(tmp_path_factory.mktemp("stack")) as servers:
+        made = {**servers.environment, **TEST_ENVIRONMENT}
+        prepared = settings_of(made)
+        migrations.migrate(prepared.postgres)
+        topics.ensure(prepared.kafka, prepared.delivery.delays_s)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def settings(environment: dict[str, str]) -> Settings:
+    return settings_of(environment)
 
 
 @pytest.fixture
