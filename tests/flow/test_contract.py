@@ -289,6 +289,23 @@ def test_operating(operate: Caller) -> None:
     operate(401, "GET", "/operator/audit", "invalid-operator-token", headers={"Authorization": "Bearer zap_op_wrong"})
 
 
+def test_replaying(operate: Caller, system: System, tenant: Tenant, receiver: Receiver) -> None:
+    endpoint, _ = make_endpoint(system.settings, tenant.organization, receiver.url("/replayed"))
+    mine = {"organization": tenant.organization, "endpoint_id": endpoint}
+    operate(200, "POST", "/operator/replays", json={**mine, "dry_run": True})
+    replay = f"/operator/replays/{operate(202, 'POST', '/operator/replays', json=mine).json()['id']}"
+    operate(200, "GET", "/operator/replays", params={"organization": tenant.organization})
+    operate(200, "GET", replay)
+    operate(200, "PATCH", replay, json={"state": "cancelled"})
+    operate(409, "PATCH", replay, "not-possible", json={"state": "running"})
+    operate(404, "GET", "/operator/replays/rnd_01a20b40-2613-7e81-8b4f-01a3759c2793", "not-found")
+    operate(404, "POST", "/operator/replays", "not-found", json={**mine, "mode": "test"})
+    operate(422, "POST", "/operator/replays", "invalid-request", json={**mine, "rate_per_s": 0})
+    operate(422, "PATCH", replay, "invalid-request", json={})
+    operate(415, "POST", "/operator/replays", "unsupported-media-type", content="{}")
+    operate(400, "PATCH", replay, "malformed-json", content="{", headers=JSON)
+
+
 def test_without_kafka(ask: Caller, servers: Servers) -> None:
     if servers.stack is None:
         pytest.skip("faults are only placed on the embedded stack")
