@@ -222,7 +222,7 @@ def test_openapi_shows_each_call_with_examples(client: httpx.Client) -> None:
     assert shown == {
         ("/endpoints", "get"), ("/endpoints", "post"), (one, "get"), (one, "patch"), (one, "delete"), (f"{one}/enable", "post"),
         (f"{one}/disable", "post"), (f"{one}/rotate-secret", "post"), (f"{one}/attempts", "get"),
-        (f"{one}/held", "get"),
+        (f"{one}/held", "get"), (f"{one}/test", "post"), (f"{one}/retry", "post"), (f"{one}/recover", "post"),
     }  # fmt: skip
     for path, method in shown:
         for status, response in paths[path][method]["responses"].items():
