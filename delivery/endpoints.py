@@ -114,9 +114,11 @@ class Endpoints:
     async def there(self, ids: Sequence[EndpointId]) -> dict[EndpointId, Endpoint]:
         """Those of them that are not deleted, disabled ones too; always fresh."""
         found = await self._find("endpoints_by_id", {"ids": list(ids)}) if ids else []
-        for endpoint in found:
-            self._remember(endpoint.id, endpoint)
-        return {endpoint.id: endpoint for endpoint in found}
+        there = {endpoint.id: endpoint for endpoint in found}
+        for endpoint_id in ids:
+            self._looking.pop(endpoint_id, None)  # a look-up that began before this one must not bring back what is gone
+            self._remember(endpoint_id, there.get(endpoint_id))
+        return there
 
     async def note_blocked(self, endpoint_id: EndpointId, event_id: EventId, at_ms: int) -> None:
         """A FIFO endpoint waits for this event, whose schedule is used up."""

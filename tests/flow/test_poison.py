@@ -8,6 +8,7 @@ import pytest
 from schemas import codec, ids, keys
 from schemas.topics import (
     DELIVERIES_ATTEMPTS,
+    DELIVERIES_REQUESTS,
     EVENTS_ACCEPTED,
     EVENTS_DUPLICATES,
     EVENTS_INGESTED,
@@ -31,7 +32,10 @@ def ingested(organization: str) -> bytes:
     )
 
 
-READ_TOPICS = [EVENTS_INGESTED, EVENTS_ACCEPTED, EVENTS_DUPLICATES, INBOX_ACKS, DELIVERIES_ATTEMPTS, retry_topic(0.5), retry_topic(2)]
+READ_TOPICS = [
+    EVENTS_INGESTED, EVENTS_ACCEPTED, EVENTS_DUPLICATES, INBOX_ACKS, DELIVERIES_ATTEMPTS, DELIVERIES_REQUESTS,
+    retry_topic(0.5), retry_topic(2),
+]  # fmt: skip
 
 
 def test_every_topic_that_a_group_reads_is_poisoned_here(system: System) -> None:

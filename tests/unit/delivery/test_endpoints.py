@@ -95,3 +95,14 @@ async def test_nothing_is_attempted_at_a_disabled_or_a_deleted_endpoint_and_whic
         assert await looked.get(ID) is None
         assert await looked.why_absent(ID) == why
         assert postgres.asked == 1, "remembered, as an endpoint is that is there"
+
+
+async def test_an_endpoint_that_is_found_deleted_is_so_for_whoever_asks_next() -> None:
+    postgres = Postgres()
+    postgres.answers.set()
+    looked = endpoints(postgres)
+    assert await looked.get(ID) is not None
+    postgres.url = ""  # it is deleted
+    assert await looked.there([ID]) == {}
+    assert await looked.get(ID) is None
+    assert await looked.why_absent(ID) == "endpoint_missing"
