@@ -227,7 +227,7 @@ class Admission:
             await told(self._reservations.release(arrival.name, held_id, arrival.owner))
 
     async def _append(self, caller: Caller, arrival: Arrival, event: Ingested, bounded: Bound) -> Admitted:
-        """Append and confirm. What Redis is told after the append is help for the next caller; not to have told it loses nothing."""
+        """Append. What Redis is told afterwards is help for the next caller: not to have told it loses nothing, so nobody waits for it."""
         if crashpoints.armed and arrival.name is not None:
             crashpoints.reach("api.after_reserve")
         try:
@@ -241,10 +241,12 @@ class Admission:
         if arrival.name is not None:
             if crashpoints.armed:
                 crashpoints.reach("api.after_append")
-            try:
-                await self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms)
-            except RedisUnavailable:
-                _reservations["not_told"] += 1
-            if crashpoints.armed:
-                crashpoints.reach("api.after_confirm")
+            self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms, _told)
         return Admitted(event, report)
+
+
+def _told(told: bool) -> None:
+    if not told:
+        _reservations["not_told"] += 1
+    if crashpoints.armed:
+        crashpoints.reach("api.after_confirm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, cast
 
@@ -151,9 +151,10 @@ class Held:
         self.told += [("confirm", one.event_id) for one in confirmed]
         return 0
 
-    async def confirm(self, _key: str, event_id: EventId, _fingerprint: str, _at_ms: int) -> None:
-        await self._tick.touch()
-        self.told.append(("confirm", event_id))
+    def confirm(self, _key: str, event_id: EventId, _fingerprint: str, _at_ms: int, on_told: Callable[[bool], None]) -> None:
+        if self._tick.up:
+            self.told.append(("confirm", event_id))
+        asyncio.get_running_loop().call_soon(on_told, self._tick.up)
 
     async def release(self, _key: str, event_id: EventId, _owner: str) -> None:
         await self._tick.touch()
