@@ -219,6 +219,7 @@ async def test_in_a_call_back_the_consumer_is_asked_for_nothing_that_makes_it_fo
 
         def records(self, topic: str, partition: int, records: Sequence[Record]) -> None: ...
 
-    thread = ConsumerThread(settings, [EVENTS_ACCEPTED], Owner(), StallGuard(60))
+    sources = [EVENTS_ACCEPTED, *map(retry_topic, settings.delivery.delays_s)]
+    thread = ConsumerThread(settings, sources, Owner(), StallGuard(60))
     await asyncio.to_thread(thread._on_assign, cast(Consumer, Client()), [TopicPartition(EVENTS_ACCEPTED, 0)])
     assert asked == ["committed", "incremental_assign"]
