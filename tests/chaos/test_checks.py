@@ -204,7 +204,7 @@ def test_an_attempt_that_is_not_in_the_history_or_came_early_is_named(
 def test_where_one_attempt_is_in_no_journal_and_one_reached_nobody_pauses_are_not_compared() -> None:
     """Three were seen and three are in the journal, and they are not the same three."""
     unanswered = msgspec.structs.replace(attempted(2, Retry(attempt=3, not_before_ms=2_650)), status=None, started_at_ms=2_600)
-    journal = [PLAN, answered(1, 500, 990, Retry(attempt=2, not_before_ms=2_500)), unanswered, answered(3, 204, 2_700)]
+    journal: list[JournalRecord] = [PLAN, answered(1, 500, 990, Retry(attempt=2, not_before_ms=2_500)), unanswered, answered(3, 204, 2_700)]
     assert history([HOOK._replace(at_ms=at_ms) for at_ms in (1_000, 1_200, 2_710)], journal, 1) == []
 
 
