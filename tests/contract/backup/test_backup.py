@@ -34,7 +34,7 @@ from triggers.backup.check import check
 from triggers.backup.manifest import MANIFEST, Damaged
 from triggers.backup.produce import RestoreError
 from triggers.backup.restore import restore
-from triggers.backup.save import Done, save
+from triggers.backup.save import UNFINISHED, Done, save
 from triggers.backup.target import NotEmpty
 from triggers.processes import wait_for_kafka
 from triggers.system import argv
@@ -162,6 +162,37 @@ def test_a_backup_that_was_killed_has_no_manifest_and_goes_on_and_a_second_one_r
     assert (again.manifest.run, again.read) == (2, compacted)
     checked = json.loads(command(source, "backup", directory, "--verify", "--json").stdout)
     assert (checked["records"], checked["backup"]) == (document["records"], again.digest)
+
+
+@pytest.mark.verify
+def test_a_backup_that_was_killed_in_its_last_steps_is_whole_or_not_there_and_the_next_one_tidies_up(
+    source: Settings, saved: Saved, tmp_path: Path
+) -> None:
+    directory, crash = tmp_path / "backup", tmp_path / "crash"
+    for place, there in (("backup.before_control", False), ("backup.before_manifest", False), ("backup.after_manifest", True)):
+        crash.write_text(place)
+        killed = command(source, "backup", directory, crash=crash)
+        assert killed.returncode == -9, (place, killed.stderr)
+        assert (directory / MANIFEST).exists() == there, place
+        assert command(source, "backup", directory, "--verify").returncode == (0 if there else 1), place
+    assert (directory / UNFINISHED).exists()  # what the last steps would have tidied away
+    assert check(directory, quiet).manifest.run == 1
+    again = save(source, directory, SYSTEM, quiet)
+    assert again.manifest.run == 2
+    compacted = {topic.name for topic in declared(source.delivery.delays_s) if topic.cleanup != "delete"}
+    assert again.read == sum(one.records for one in again.manifest.segments if one.topic in compacted)  # all else was read before
+    assert check(directory, quiet).digest == again.digest
+    assert counted(again) == counted(saved[1])
+    files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    assert files == {MANIFEST, ".lock", *(file.name for file in again.manifest.files())}
+
+
+def counted(done: Done) -> dict[tuple[str, int], int]:
+    """Records of each partition."""
+    found: dict[tuple[str, int], int] = {}
+    for one in done.manifest.segments:
+        found[one.topic, one.partition] = found.get((one.topic, one.partition), 0) + one.records
+    return found
 
 
 @pytest.mark.verify
