@@ -91,7 +91,7 @@ def dead_redrive(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and ask for nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Deliver dead letters again, each in a round of its own beside its history; not what was dropped, delivered since, or is on its way."""
+    """Deliver dead letters again, each in a round beside its history; not what was dropped, delivered since, or is on its way."""
     with control_plane() as (settings, connection):
         if (organization is None) == (endpoint is None):
             raise ValueError("say whose dead letters: either --organization or --endpoint")
