@@ -89,7 +89,7 @@ def attempts(client: httpx.Client, event_id: str) -> list[int]:
 def a_dead_endpoint(system: System, tenant: Tenant, receiver: Receiver, client: httpx.Client) -> dict[str, str]:
     """One that answered 410 to one event, and would take everything now."""
     receiver.answers["/webhooks"] = lambda _received, before: 410 if before == 0 else 204
-    endpoint, _ = make_endpoint(system.settings, tenant.organization, receiver.url(), fifo=False)
+    endpoint, _ = make_endpoint(system.settings, tenant.organization, receiver.url())
     event_id = post(client)
     until(lambda: attempts(client, event_id) == [1], 60, "the attempt", 0.2)
 
