@@ -9,8 +9,9 @@ from projections.trail import At
 from runtime.settings import Settings
 from schemas import codec
 from schemas.codec import CodecError
+from schemas.ids import EndpointId, EventId, RoundId
 from schemas.lifecycle import Dropped
-from schemas.topics import GENERATION, LIFECYCLE
+from schemas.topics import DELIVERIES_DEAD, GENERATION, LIFECYCLE
 
 
 def drops(settings: Settings, topic: str, partitions: Iterable[int], progress: Progress) -> dict[At, Dropped]:
@@ -24,4 +25,16 @@ def drops(settings: Settings, topic: str, partitions: Iterable[int], progress: P
         # A decision stands in the partition of its record.
         if isinstance(entry, Dropped) and (entry.topic, entry.generation, entry.partition) == (topic, GENERATION, at.partition):
             found.setdefault(At(topic, entry.partition, entry.offset), entry)
+    return found
+
+
+def dropped_letters(settings: Settings, partition: int, progress: Progress) -> dict[EndpointId, list[tuple[EventId, RoundId]]]:
+    """Deliveries that were given up and that nothing is to be done about, by endpoint, also of letters that are gone by now.
+
+    Raises as `projections.scan.scan`.
+    """
+    found: dict[EndpointId, list[tuple[EventId, RoundId]]] = {}
+    for decision in drops(settings, DELIVERIES_DEAD, [partition], progress).values():
+        if (letter := decision.letter) is not None:
+            found.setdefault(letter.endpoint_id, []).append((letter.event_id, letter.round))
     return found

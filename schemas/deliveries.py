@@ -20,6 +20,8 @@ EndpointIdField = Annotated[EndpointId, Meta(pattern=ENDPOINT_ID_PATTERN, max_le
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000)]
 #: Of what only ever grows: far above anything that comes about within a topic's retention.
 COUNT_MAX: Final = 1_000_000_000
+#: Dead letters that one recovery leaves out: they travel in its record.
+LEFT_OUT_MAX: Final = 5_000
 #: `gone`: it answered 410. `endpoint_missing`, `endpoint_disabled`: it was deleted, or disabled, when the attempt was due.
 DeadReason = Literal["exhausted", "gone", "endpoint_missing", "endpoint_disabled"]
 #: The round that an event's plan begins.
@@ -190,7 +192,8 @@ class Redelivery(Struct, frozen=True, kw_only=True, tag_field="kind", tag="redel
 
 class Recovery(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="recovery"):
     """Asked for: a round of every delivery to an endpoint that never succeeded and is not under way, of events received from `since_ms`
-    until before `until_ms`: those that ended as dead letters and, with `held`, those it missed while it was disabled.
+    until before `until_ms`: those that ended as dead letters and, with `held`, those it missed while it was disabled. `left_out`: events
+    and rounds whose dead letters do not count.
 
     It is worked off for some seconds, then the rest is asked for in a record of its own. `page` counts these; all up to `after` are done.
     """
@@ -205,6 +208,7 @@ class Recovery(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     until_ms: Milliseconds
     held: bool = True
     event_id: EventIdField | None = None
+    left_out: Annotated[list[tuple[EventIdField, AnyRoundField]], Meta(max_length=LEFT_OUT_MAX)] = []
     page: Annotated[int, Meta(ge=0, le=COUNT_MAX)] = 0
     after: EventIdField | None = None
 
