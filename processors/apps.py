@@ -30,8 +30,9 @@ from schemas.topics import DEDUP_APP, EVENTS_INGESTED, PROJECT_APP
 
 _TICK_S: Final = 0.25
 _STOP_TIMEOUT_S: Final = 20.0
-#: Events (batches) waiting per agent: the rest waits at the broker.
-_QUEUED_BATCHES_MAX: Final = 16
+#: Records waiting per agent, in whole batches: the rest waits at the broker.
+_QUEUED_RECORDS_MAX: Final = 8_000
+_QUEUED_BATCHES_MIN: Final = 2
 _FETCH_BYTES_MAX: Final = 4 << 20
 
 
@@ -56,7 +57,7 @@ def make_app(app_id: str, settings: Settings, guard: StallGuard) -> tuple[Any, O
         topic_partitions=kafka.partitions,
         table_standby_replicas=0,
         stream_wait_empty=False,
-        stream_buffer_maxsize=_QUEUED_BATCHES_MAX,
+        stream_buffer_maxsize=max(_QUEUED_BATCHES_MIN, _QUEUED_RECORDS_MAX // processor.batch_size_max),
         broker_commit_interval=processor.commit_interval_s,
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.heartbeat_interval_s,
@@ -91,7 +92,8 @@ def project_app(
     clock: Clock,
 ) -> Any:
     """Every fold's topic → Postgres (and events.rejected). What the folds are is the composition root's business."""
-    app, outputs = make_app(PROJECT_APP, settings, guard)
+    processor = settings.processor.model_copy(update={"batch_size_max": settings.processor.fold_batch_size_max})
+    app, outputs = make_app(PROJECT_APP, settings.model_copy(update={"processor": processor}), guard)
     project = Project(app, outputs, pool, load_offsets, fenced, clock)
     app.transport.start_offsets = project.start_offsets
     for fold in folds:
