@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import psycopg
 from psycopg import AsyncConnection, sql
 
+from projections.copying import copy_rows
 from projections.fold import Connection, Fold, Rows, Table
 from projections.folds import TARGETS, tables_of
 from projections.log_reader import Chunk, Place, no_cycles
@@ -165,10 +166,8 @@ class Shadow:
     async def _copy(self, rows: Rows) -> None:
         names = sql.SQL(", ").join(map(sql.Identifier, rows.columns))
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(SHADOW_SCHEMA, rows.table), names)
-        async with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types([self._types[rows.table, column] for column in rows.columns])
-            for row in rows.rows:
-                await copy.write_row(row)
+        types = [self._types[rows.table, column] for column in rows.columns]
+        await copy_rows(self.connection, statement, types, rows.rows)
 
     async def finish(self) -> None:
         """Make whole what was loaded: one transaction, after which `fold` goes on."""

@@ -136,6 +136,8 @@ class ProcessorSettings(_Section):
     slot: str = "0"
     #: Records of one partition handed to an agent as one event.
     batch_size_max: Positive = 500
+    #: The same for a fold: rows of one transaction. Under little load a batch is what has come, whatever this allows.
+    fold_batch_size_max: Positive = 2_000
     #: Records produced and not yet confirmed above which no more input is delivered.
     unconfirmed_max: Positive = 20_000
     #: A produce without progress for this long ends the process.

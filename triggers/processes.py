@@ -131,6 +131,7 @@ async def project(settings: Settings, stop: asyncio.Event) -> None:
     connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="project", size_max=2)
     await connections.open()
     app = apps.project_app(settings, guard, folds=FOLDS, pool=connections, load_offsets=load_offsets, fenced=Fenced, clock=SYSTEM)
+    settle_memory()  # thousands of records wait in memory while they are folded: to look through them costs more than to decode them
     try:
         await apps.run(app, guard, SYSTEM, stop, settings.processor.progress_timeout_s)
     finally:
