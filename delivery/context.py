@@ -10,10 +10,11 @@ from typing import Final, NamedTuple
 from delivery.attempt import Sender
 from delivery.delays import for_parking
 from delivery.endpoints import Endpoints
+from delivery.facts import Source
 from delivery.fifo_pages import Pages
 from delivery.fifo_queue import Room
 from delivery.gates import Gates
-from delivery.journal import Attempt, Source
+from delivery.journal import Attempt
 from delivery.missed import Missed
 from delivery.replay_state import ReplayState
 from delivery.slots import Budget, Slots

@@ -66,14 +66,22 @@ class Deliveries:
         try:
             if self._journal.has_leg(Leg(*key[:3], task.hop + 1, task.round)):
                 return  # put off, or sent on, before: the later leg goes on from there
-            if (attempted := self._journal.attempted(key)) is not None:
-                await self._follow_up(task, attempted)
+            if self._journal.has_attempt(key):
+                if (attempted := self._journal.failed(key)) is not None:
+                    await self._follow_up(task, attempted)
+                    self._settled(task)
             elif (made := await self._make(task)) is not None:
-                await self._follow_up(task, made.attempted)
+                if made.attempted.next is not None:
+                    await self._follow_up(task, made.attempted)
+                    self._settled(task)
                 if made.gate is not None:
                     await self._health.learn(made.gate, task.event.type, made.attempted, made.verdict)
         finally:
             self._under_way.pop(key).set()
+
+    def _settled(self, task: Task) -> None:
+        """All that follows the attempt is in the log."""
+        self._journal.settle(task.attempt_key)
 
     async def _make(self, task: Task) -> _Made | None:
         """The attempt, journalled; None where it was put off."""
@@ -271,7 +279,7 @@ class Deliveries:
         following, event = attempted.next, task.event
         if isinstance(following, Retry):
             leg = Leg(event.id, task.endpoint_id, following.attempt, 0, task.round)
-            if self._journal.has_leg(leg) or self._journal.attempted(leg.attempt_key) is not None:
+            if self._journal.has_leg(leg) or self._journal.has_attempt(leg.attempt_key):
                 return
             await self._outbox.leg(policy.retry_task(attempted, following, task.history, task.value), event, task.source, task.headers)
         elif isinstance(following, Dead) and not self._journal.is_dead(dead := (event.id, task.endpoint_id, task.round)):

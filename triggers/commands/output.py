@@ -76,10 +76,11 @@ def _settings_at_fault(error: ValidationError) -> str:
     return "; ".join(f"TRIGGERS_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}" for fault in faults)
 
 
-def _of_sqlalchemy() -> tuple[type[Exception], ...]:
-    """Its errors, where it was needed: a process that runs for good does without it (`triggers.main`)."""
-    module = sys.modules.get("sqlalchemy.exc")
-    return () if module is None else (module.DBAPIError,)
+def _refusals() -> tuple[type[Exception], ...]:
+    """Of PostgreSQL. SQLAlchemy's where that was needed: a process that runs for good does without it (`triggers.main`)."""
+    refusals: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege)
+    sqlalchemy = sys.modules.get("sqlalchemy.exc")
+    return refusals if sqlalchemy is None else (*refusals, sqlalchemy.DBAPIError)
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def explained() -> Iterator[None]:
         raise fail(f"{error}: check the TRIGGERS_ environment") from None
     except ValueError as error:
         raise fail(str(error)) from None
-    except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, *_of_sqlalchemy()) as error:
+    except _refusals() as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         raise fail(f"PostgreSQL refused or did not answer ({reason}): is it running, and is TRIGGERS_POSTGRES__DSN right?") from None
     except psycopg.errors.UndefinedTable:
