@@ -21,6 +21,7 @@ from delivery.slots import Budget, Slots
 from runtime.clock import Clock
 from runtime.kafka import Bus, Headers
 from runtime.lifecycle import StallGuard
+from runtime.metrics import IN_FLIGHT
 from runtime.settings import Settings
 from schemas.deliveries import FIRST_ROUND, Cause, PastAttempt
 from schemas.events import Ingested
@@ -58,6 +59,7 @@ class Context:
         self.replays = replays
         self.gates = Gates(settings.delivery, clock, secrets.token_hex(6))
         self.slots = Slots(settings.delivery.concurrency, settings.delivery.slow_concurrency, settings.delivery.slow_after_s)
+        IN_FLIGHT.set_function(lambda: self.slots.under_way)
         self.legs = Budget(settings.delivery.leg_bytes_in_flight_max)
         self.parking_delays_s = for_parking(settings.delivery.delays_s, settings.delivery.journal_memory_s)
         self.pages = Pages(settings.kafka)

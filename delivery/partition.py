@@ -163,8 +163,11 @@ class PartitionWorker:
         value = ingested_value(record)
         source = Source(lane.topic, record.offset)
         endpoints = self.journal.plan(event.id) or ()
-        if endpoints:
-            await asyncio.gather(*(self._deliveries.step(Task(event, value, e, 1, (), source, carried(record))) for e in endpoints))
+        steps = [self._deliveries.step(Task(event, value, e, 1, (), source, carried(record))) for e in endpoints]
+        if len(steps) == 1:  # most have one endpoint: no other task for it
+            await steps[0]
+        elif steps:
+            await asyncio.gather(*steps)
         lane.done(record.offset)
 
     # -- what was asked for

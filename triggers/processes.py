@@ -97,10 +97,11 @@ async def deliver(settings: Settings, stop: asyncio.Event) -> None:
     keyring = Keyring.from_setting(settings.master_keys.get_secret_value())
     await asyncio.to_thread(wait_for_kafka, settings)
     await asyncio.to_thread(wait_for_postgres, settings)
-    connections = pool(settings.postgres, search_path=CONTROL_SCHEMA, application="delivery", size_max=2)
+    connections = pool(settings.postgres, search_path=CONTROL_SCHEMA, application="delivery", size_max=2, checked=False)
     await connections.open()
     guard = stall_guard(settings)
     worker = DeliveryWorker(settings, SYSTEM, connections, keyring, guard)
+    settle_memory()
     try:
         await worker.run(stop)
     finally:
