@@ -29,8 +29,8 @@ class Slots:
     """
 
     def __init__(self, quick: int, slow: int, slow_after_s: float) -> None:
-        self._quick = asyncio.Semaphore(quick)
-        self._quick_max = quick
+        self._quick_left = self._quick_max = quick
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._asking = 0
         self._under_way = 0
         self._eased = asyncio.Event()
@@ -66,10 +66,10 @@ class Slots:
                 return await work()
             finally:
                 self._slow_left += 1
-        if self._quick.locked():
-            await self._ask()
+        if self._quick_left > 0:
+            self._quick_left -= 1
         else:
-            await self._quick.acquire()
+            await self._ask()
         held = self._hold()
         try:
             return await work()
@@ -78,18 +78,33 @@ class Slots:
             if held.slow:
                 self._slow_left += 1
             else:
-                self._quick.release()
+                self._give_back()
 
     async def _ask(self) -> None:
+        """A place that is given back. First come, first served: none is left as long as anybody waits."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
         self._asking += 1
         if self._asking >= self._quick_max:
             self._eased.clear()
         try:
-            await self._quick.acquire()
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():
+                self._give_back()
+            raise
         finally:
             self._asking -= 1
             if self._asking < self._quick_max:
                 self._eased.set()
+
+    def _give_back(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._quick_left += 1
 
     def _hold(self) -> _Held:
         loop = asyncio.get_running_loop()
@@ -107,7 +122,7 @@ class Slots:
             if not held.over and self._slow_left > 0:
                 held.slow = True
                 self._slow_left -= 1
-                self._quick.release()
+                self._give_back()
         if self._held:
             self._timer = loop.call_at(self._held[0].due_s, self._look)
 
