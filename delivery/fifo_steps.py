@@ -54,6 +54,9 @@ class Steps(Deliveries):
         if attempted.status == policy.GONE:
             await self._health.gone(task.event.type, attempted)
 
+    def _settled(self, task: Task) -> None:
+        """Only with the position, which the runner writes; it looks at the attempt before that."""
+
     async def _post(self, task: Task) -> Attempted:
         self._context.guard.check()  # a worker that stood still while it waited must not post what another has long gone past
         return await super()._post(task)

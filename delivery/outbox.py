@@ -6,7 +6,8 @@ import asyncio
 
 from delivery import delays
 from delivery.context import Context
-from delivery.journal import Journal, Leg, Source
+from delivery.facts import Source
+from delivery.journal import Journal, Leg
 from runtime.kafka import Headers, Report
 from runtime.metrics import RETRIES_SCHEDULED
 from schemas import codec

@@ -17,7 +17,8 @@ from delivery import attempt
 from delivery.consumer import ConsumerThread
 from delivery.context import Context
 from delivery.endpoints import Endpoints
-from delivery.journal import FACTS_ALARM, Checkpoint, Source, encode_checkpoint
+from delivery.facts import Source
+from delivery.journal import FACTS_ALARM, Checkpoint, encode_checkpoint
 from delivery.lanes import Lane
 from delivery.missed import Missed
 from delivery.partition import PartitionWorker

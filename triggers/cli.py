@@ -46,7 +46,3 @@ app.add_typer(audit.audit, name="audit")
 app.add_typer(dead.dead, name="dead")
 app.add_typer(rejected.rejected, name="rejected")
 app.add_typer(event_types.event_type, name="event-type")
-
-
-def main() -> None:
-    app()
