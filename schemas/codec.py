@@ -115,7 +115,7 @@ retry_task: Final[Codec[RetryTask]] = Codec(RetryTask)
 dead_letter: Final[Codec[DeadLetter]] = Codec(DeadLetter)
 fifo_position: Final[Codec[FifoPosition]] = Codec(FifoPosition)
 request: Final[Codec[RequestRecord]] = Codec(*RequestRecord.__args__)
-lifecycle: Final[Codec[LifecycleRecord]] = Codec(LifecycleRecord)
+lifecycle: Final[Codec[LifecycleRecord]] = Codec(*LifecycleRecord.__args__)
 
 
 def encode(record: msgspec.Struct) -> bytes:

@@ -7,9 +7,11 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from schemas.deliveries import FIRST_ROUND, AnyRoundField, EndpointIdField
-from schemas.events import EventIdField, Milliseconds, Offset, TextField
+from schemas.events import EventIdField, Milliseconds, Mode, Offset, OrganizationIdField, TextField
 
 _PARTITION_MAX: Final = 1 << 20
+#: A time that an event's id can hold.
+IdTime = Annotated[int, Meta(ge=0, lt=1 << 48)]
 
 
 class LetterOf(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,4 +40,18 @@ class Dropped(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     letter: LetterOf | None = None
 
 
-LifecycleRecord = Dropped
+class RetentionMoved(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="retention_moved"):
+    """From here on nothing is shown of an organization and mode's events whose id is older than `before_ms` (Unix milliseconds).
+
+    Key: organization. The highest mark holds, in whatever order records are read: what retention took does not come back.
+    """
+
+    v: int
+    organization: OrganizationIdField
+    mode: Mode
+    before_ms: IdTime
+    actor: TextField
+    at_ms: Milliseconds
+
+
+LifecycleRecord = Dropped | RetentionMoved

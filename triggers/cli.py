@@ -22,6 +22,7 @@ from triggers.commands import (
     redeliveries,
     rejected,
     replays,
+    retention,
     run,
     topics,
 )
@@ -41,6 +42,7 @@ app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
 app.add_typer(endpoints.endpoint, name="endpoint")
 app.add_typer(replays.replay, name="replay")
+app.add_typer(retention.retention, name="retention")
 app.add_typer(keyring.keyring, name="keyring")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(dead.dead, name="dead")
