@@ -31,6 +31,7 @@ class OrganizationChange(Struct, forbid_unknown_fields=True):
     plan: Plan | UnsetType = UNSET
     rate_limit_per_minute: RateLimit | UnsetType | None = UNSET
     suspended: bool | UnsetType = UNSET
+    encryption: Annotated[bool, Meta(description="Whether events that come from now on are encrypted.")] | UnsetType = UNSET
 
     def change(self) -> Change:
         return cast(Change, {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET})

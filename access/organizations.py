@@ -23,15 +23,17 @@ class Organization(NamedTuple):
     plan: str
     rate_limit_per_minute: int | None
     suspended: bool = False
+    encryption: bool = False
 
 
 class Change(TypedDict, total=False):
-    """What is to be different. A rate limit of None is the plan's."""
+    """What is to be different. A rate limit of None is the plan's. `encryption` is of events that come from now on."""
 
     name: str
     plan: str
     rate_limit_per_minute: int | None
     suspended: bool
+    encryption: bool
 
 
 class NotThere(LookupError):

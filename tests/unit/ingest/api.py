@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from access.auth import Authenticator, Principal
+from access.data_keys import DataKeys
 from access.limits import Allowance, Limiter
 from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
@@ -185,6 +186,10 @@ class Log:
         return Report("events.ingested", 0, 1, 1_000)
 
 
+class Unused:
+    """Data keys of organizations without encryption: nobody asks for any."""
+
+
 class Api:
     """The whole ASGI application over chosen collaborators."""
 
@@ -192,6 +197,7 @@ class Api:
         self.tick, self.log, self.types = Tick(), Log(), Types()
         self.auth = Auth(self.tick)
         self.held = Held(self.tick)
+        self.data_keys = Unused()
         self.probes: dict[str, bool | str] = {"kafka": True, "postgres": True, "redis": True}
         self.asked = 0
         self.quota = Quota(self.tick)
@@ -203,6 +209,7 @@ class Api:
             cast(Catalogue, self.types),
             cast(Reservations, self.held),
             cast(Appender, self.log),
+            cast(DataKeys, self.data_keys),
         )
         hot = {"/events": PostEvents(SETTINGS, SYSTEM, admission), "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
 

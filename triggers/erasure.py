@@ -1,0 +1,61 @@
+"""Erasure over the servers: its record goes to `lifecycle`, and what stands there is carried out again where it has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg import Connection
+
+from access import epoch, erasure
+from projections.scan import Progress, scan
+from runtime.append import append
+from runtime.kafka import AppendError
+from runtime.postgres import connect
+from runtime.settings import Settings
+from runtime.telemetry import log
+from schemas import codec
+from schemas.codec import STANDARD_HEADERS, CodecError
+from schemas.keys import partition_of, record_key
+from schemas.lifecycle import Erased
+from schemas.topics import LIFECYCLE
+
+
+def tell_log(settings: Settings, record: Erased) -> None:
+    """Raises `RuntimeError` where Kafka did not confirm it: nothing is deleted then."""
+    key = record_key(record.organization)
+    try:
+        append(
+            settings.kafka, LIFECYCLE, codec.encode(record), key, headers=STANDARD_HEADERS,
+            partition=partition_of(key, settings.kafka.partitions),
+        )  # fmt: skip
+    except AppendError as error:
+        raise RuntimeError(f"it is not known whether the log has the erasure ({error.detail}); no key was deleted: do it again") from error
+
+
+def reapply(settings: Settings, progress: Progress) -> int:
+    """Carry out every erasure on `lifecycle` again; returns how many keys were there. After a restore of the control plane they may be.
+
+    Raises as `projections.scan.scan`, and `psycopg.Error`.
+    """
+    with connect(settings.postgres, application="erasure") as connection:
+        connection.autocommit = True
+        return _reapply(settings, connection, progress)
+
+
+def _reapply(settings: Settings, connection: Connection[Any], progress: Progress) -> int:
+    gone, version = erasure.apply(connection, _records(settings, progress))
+    if version is not None:
+        epoch.tell_caches(settings.redis, version)
+        log.warning("erasure.applied_again", keys=gone)
+    return gone
+
+
+def _records(settings: Settings, progress: Progress) -> Iterator[Erased]:
+    for _, record in scan(settings, LIFECYCLE, range(settings.kafka.partitions), None, progress):
+        try:
+            entry = codec.lifecycle.decode(record.value)
+        except CodecError:
+            continue  # of a later version, or not ours
+        if isinstance(entry, Erased):
+            yield entry
