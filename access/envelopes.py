@@ -114,6 +114,14 @@ def envelope_of(payload: bytes) -> Envelope:
         raise EnvelopeError(f"this is no envelope: {error}") from None
 
 
+def key_id(payload: bytes) -> DataKeyId | None:
+    """The data key of an envelope; None of what is none."""
+    try:
+        return envelope_of(payload).key
+    except EnvelopeError:
+        return None
+
+
 def response_key(response: str | None) -> DataKeyId | None:
     """The data key of a sealed answer; None for one in clear, whose base64 has no dot."""
     return DataKeyId(response.split(_DOT)[1]) if response is not None and response.startswith(ENCRYPTED + _DOT) else None

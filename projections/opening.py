@@ -11,13 +11,13 @@ from msgspec import Raw
 from psycopg import AsyncConnection
 
 from access.data_keys import DataKeys
-from access.envelopes import DataKey, EnvelopeError, attempt_name, envelope_of
+from access.envelopes import DataKey, EnvelopeError, attempt_name, key_id
 from projections import queries
 from projections.queries import Owner
 from runtime.telemetry import log
 from schemas import codec
 from schemas.events import ENCRYPTED, PLAIN, SCHEMA_VERSION, Attribute, Ingested
-from schemas.ids import DataKeyId, EventId
+from schemas.ids import EventId
 
 
 class Shown(NamedTuple):
@@ -35,13 +35,6 @@ def sealed(owner: Owner, event_id: str, payload: bytes) -> Ingested:
         v=SCHEMA_VERSION, id=EventId(event_id), organization=owner.organization, mode=owner.mode, type="", received_at_ms=0, fingerprint="",
         encoding=ENCRYPTED, payload=Raw(payload),
     )  # fmt: skip
-
-
-def key_id(payload: bytes) -> DataKeyId | None:
-    try:
-        return envelope_of(payload).key
-    except EnvelopeError:
-        return None
 
 
 def opened(event: Ingested, key: DataKey | None) -> Shown:

@@ -42,7 +42,7 @@ from runtime.lifecycle import beside
 from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, pool, thread_pool
 from runtime.redis import RedisTick, RedisUnavailable
 from runtime.settings import Settings
-from triggers.erasure import tell_log
+from triggers.erasure import reapply_at_start, tell_log
 
 _PROBE_TIMEOUT_S: Final = 1.5
 
@@ -121,6 +121,7 @@ def make_api(settings: Settings) -> Application:
         control.open()
         last_used = authenticator.last_used.keep_writing(connections, settings.access.last_used_interval_s)
         tasks = [beside(authenticator.keep_epoch(), "following the key epoch"), beside(last_used, "writing when keys were last used")]
+        tasks.append(asyncio.create_task(reapply_at_start(settings)))
         try:
             yield
         finally:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+import psycopg
+from confluent_kafka import KafkaException
 from psycopg import Connection
 
 from access import epoch, erasure
+from projections.log_reader import LogError
 from projections.scan import Progress, scan
 from runtime.append import append
 from runtime.kafka import AppendError
@@ -19,6 +23,8 @@ from schemas.codec import STANDARD_HEADERS, CodecError
 from schemas.keys import partition_of, record_key
 from schemas.lifecycle import Erased
 from schemas.topics import LIFECYCLE
+
+_AGAIN_S: Final = 10.0
 
 
 def tell_log(settings: Settings, record: Erased) -> None:
@@ -41,6 +47,20 @@ def reapply(settings: Settings, progress: Progress) -> int:
     with connect(settings.postgres, application="erasure") as connection:
         connection.autocommit = True
         return _reapply(settings, connection, progress)
+
+
+async def reapply_at_start(settings: Settings) -> None:
+    """`reapply` beside a process that begins, again and again until it was done: whoever put an old dump in its place need not think of it.
+
+    A system without the topic, or that is being filled, is none of its business: the next start looks again.
+    """
+    while True:
+        try:
+            await asyncio.to_thread(reapply, settings, lambda *_: None)
+            return
+        except (psycopg.Error, KafkaException, LogError, RuntimeError) as error:
+            log.warning("erasure.not_applied_yet", error=str(error).splitlines()[:1])
+            await asyncio.sleep(_AGAIN_S)
 
 
 def _reapply(settings: Settings, connection: Connection[Any], progress: Progress) -> int:

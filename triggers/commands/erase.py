@@ -10,6 +10,7 @@ import typer
 
 from access import audit, erasure, organizations
 from access.secrets import Keyring
+from runtime import crashpoints
 from runtime.clock import SYSTEM
 from runtime.settings import Settings
 from triggers.commands.output import Json, control_plane, effective, explained, fail, show_one
@@ -80,6 +81,7 @@ def _set(organization: str, encryption: bool, *, json: bool) -> None:
 
 
 def _erase(organization: str, subject: str | None, *, dry_run: bool, yes: bool, json: bool) -> None:
+    crashpoints.arm_from_environment()
     with control_plane() as (settings, connection):
         wanted = erasure.look(connection, _keyring(settings), organization, subject)
         told = {
