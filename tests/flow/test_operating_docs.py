@@ -39,7 +39,7 @@ def variables(page: str, system: System) -> Iterator[Mapping[str, str]]:
     """What the page speaks of."""
     tenant = make_tenant(system.settings, f"runbook {page}")
     with Receiver() as receiver, httpx.Client(base_url=system.url, headers={"X-API-Key": tenant.key}, timeout=20) as client:
-        spoken_of = {"dead-letters.md": a_dead_letter, "doctor.md": settled_groups, "explain.md": an_event}.get(page)
+        spoken_of = {"dead-letters.md": a_dead_letter, "erasure.md": an_encrypted_event, "doctor.md": settled_groups, "explain.md": an_event}.get(page)
         made = {} if spoken_of is None else spoken_of(system, tenant, receiver, client)
         yield {"ORG": tenant.organization, **made}
 
@@ -78,6 +78,15 @@ def a_dead_letter(system: System, tenant: Tenant, receiver: Receiver, client: ht
 
     until(both, 60, "the letter and the rejected record", 0.2)
     return places
+
+
+def an_encrypted_event(system: System, tenant: Tenant, _receiver: Receiver, client: httpx.Client) -> dict[str, str]:
+    """Of the subject that the page erases, posted once encryption is on, as it is when the page turns it on."""
+    ran = CliRunner().invoke(app, ["encryption", "on", tenant.organization], env=system.environment)
+    assert ran.exit_code == 0, ran.output
+    answer = client.post("/events", json={"type": "a.b", "payload": 1, "subject": "jane@example.com"})
+    assert answer.status_code == 201, answer.text
+    return {}
 
 
 def settled_groups(system: System, _tenant: Tenant, _receiver: Receiver, _client: httpx.Client) -> dict[str, str]:
