@@ -80,9 +80,13 @@ def rows_of(partition: int, decoded: Decoded, ingested_high: int) -> tuple[list[
 
 
 TABLES: Final = (
-    Table("inbox", EVENTS_ACCEPTED, "position", key=("generation", "position"), once=("organization", "event_id")),
+    Table(
+        "inbox", EVENTS_ACCEPTED, "position", key=("generation", "position"), once=("organization", "event_id"),
+        keep="keep_first_in_inbox",
+    ),
     Table(
         "unacked", EVENTS_ACCEPTED, "position", key=("generation", "position"), at_offset="unacked_at_offset", derive="derive_unacked",
     ),
+    Table("removed", EVENTS_ACCEPTED, "position", key=("generation",)),
 )  # fmt: skip
 FOLD: Final = Fold(EVENTS_ACCEPTED, decoder(codec.accepted), write, TABLES, rows_of)

@@ -106,8 +106,9 @@ class Rebuild:
             ranges = await self._ranges(shadow, await self._live(shadow))
             self._check(ranges)
             # One topic after the other: long runs of rows for the same tables.
-            for topic in dict.fromkeys(place[0] for place in ranges):
-                await self._read(shadow, reader, {place: part for place, part in ranges.items() if place[0] == topic}, f"load {topic}")
+            for fold in shadow.folds:
+                of_topic = {place: part for place, part in ranges.items() if place[0] == fold.topic}
+                await self._read(shadow, reader, of_topic, f"load {fold.topic}")
             await shadow.finish()
         self._check(await self._ranges(shadow, await self._live(shadow)))
         await self._follow(shadow, reader)

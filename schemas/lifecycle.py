@@ -6,11 +6,13 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from schemas.events import DataKeyIdField, Milliseconds, Offset, OrganizationIdField, TextField
+from schemas.events import DataKeyIdField, Milliseconds, Mode, Offset, OrganizationIdField, TextField
 
 _PARTITION_MAX: Final = 1 << 20
 #: Data keys that one record of an erasure names: far below what a record may hold.
 ERASED_KEYS_MAX: Final = 10_000
+#: A time that an event's id can hold.
+IdTime = Annotated[int, Meta(ge=0, lt=1 << 48)]
 
 
 class Dropped(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="dropped"):
@@ -29,6 +31,20 @@ class Dropped(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     why: TextField | None = None
 
 
+class RetentionMoved(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="retention_moved"):
+    """From here on nothing is shown of an organization and mode's events whose id is older than `before_ms` (Unix milliseconds).
+
+    Key: organization. The highest mark holds, in whatever order records are read: what retention took does not come back.
+    """
+
+    v: int
+    organization: OrganizationIdField
+    mode: Mode
+    before_ms: IdTime
+    actor: TextField
+    at_ms: Milliseconds
+
+
 class Erased(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="erased"):
     """Data keys that are destroyed, for ever: of one subject, or of the whole organization. Key: organization.
 
@@ -44,4 +60,4 @@ class Erased(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="k
     at_ms: Milliseconds
 
 
-LifecycleRecord = Dropped | Erased
+LifecycleRecord = Dropped | RetentionMoved | Erased

@@ -35,7 +35,7 @@ ORGANIZATION = ids.organization_id(1, bytes(10))
 KEY = keys.record_key(ORGANIZATION)
 ROUND = ids.round_id(1, bytes(10))
 ENDPOINT, DISABLED = (ids.endpoint_id(n, bytes(10)) for n in (1, 2))
-TABLES = ("projection_offsets", "inbox", "acks", "unacked", "plans", "rounds", "attempts", "duplicates")
+TABLES = ("projection_offsets", "inbox", "acks", "unacked", "plans", "rounds", "attempts", "duplicates", "retention", "removed")
 FOLDS = {fold.topic: fold for fold in folds.FOLDS}
 
 

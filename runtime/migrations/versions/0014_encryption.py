@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0014_encryption"
-down_revision = "0012_replays"
+down_revision = "0013_retention"
 
 
 def upgrade() -> None:
