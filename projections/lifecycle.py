@@ -14,7 +14,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
+from access.erasure import ACTOR_OF_THE_LOG
 from projections.fold import Connection, Decoded, Fold, Table, decoder
 from projections.offsets import moving
 from runtime.sql import compose, load
@@ -85,7 +87,17 @@ async def _destroy(connection: Connection, records: Iterable[tuple[Record, Lifec
     for _, entry in records:
         if isinstance(entry, Erased):
             values = {"organization": entry.organization, "ids": entry.keys}
-            gone += (await connection.execute(load("access", "delete_data_keys"), values)).rowcount
+            keys = (await connection.execute(load("access", "delete_data_keys"), values)).rowcount
+            if keys:
+                detail = Jsonb({"what": entry.what, "keys": keys, "again": True})
+                told = {
+                    "actor": ACTOR_OF_THE_LOG,
+                    "action": "data.erased",
+                    "organization": entry.organization,
+                    "target": entry.organization,
+                }
+                await connection.execute(load("access", "insert_audit"), {**told, "detail": detail})
+            gone += keys
     if gone:
         await connection.execute(load("access", "raise_revocation_version"))
 

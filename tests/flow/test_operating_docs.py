@@ -39,7 +39,7 @@ def variables(page: str, system: System) -> Iterator[Mapping[str, str]]:
     """What the page speaks of."""
     tenant = make_tenant(system.settings, f"runbook {page}")
     with Receiver() as receiver, httpx.Client(base_url=system.url, headers={"X-API-Key": tenant.key}, timeout=20) as client:
-        spoken_of = {"dead-letters.md": a_dead_letter, "erasure.md": an_encrypted_event, "doctor.md": settled_groups, "explain.md": an_event}.get(page)
+        spoken_of = SPOKEN_OF.get(page)
         made = {} if spoken_of is None else spoken_of(system, tenant, receiver, client)
         yield {"ORG": tenant.organization, **made}
 
@@ -108,6 +108,14 @@ def post(client: httpx.Client) -> str:
 def attempts(client: httpx.Client, event_id: str) -> list[int]:
     """Of each delivery."""
     return [len(one["attempts"]) for one in client.get(f"/events/{event_id}").json().get("deliveries", [])]
+
+
+SPOKEN_OF = {
+    "dead-letters.md": a_dead_letter,
+    "doctor.md": settled_groups,
+    "erasure.md": an_encrypted_event,
+    "explain.md": an_event,
+}
 
 
 @pytest.mark.parametrize("page", PAGES)

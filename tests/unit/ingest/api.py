@@ -186,18 +186,13 @@ class Log:
         return Report("events.ingested", 0, 1, 1_000)
 
 
-class Unused:
-    """Data keys of organizations without encryption: nobody asks for any."""
-
-
 class Api:
-    """The whole ASGI application over chosen collaborators."""
+    """The whole ASGI application over chosen collaborators. `data_keys`: none, for organizations without encryption."""
 
-    def __init__(self, settings: ApiSettings | None = None, *, docs: bool = True) -> None:
+    def __init__(self, settings: ApiSettings | None = None, *, docs: bool = True, data_keys: object = None) -> None:
         self.tick, self.log, self.types = Tick(), Log(), Types()
         self.auth = Auth(self.tick)
         self.held = Held(self.tick)
-        self.data_keys = Unused()
         self.probes: dict[str, bool | str] = {"kafka": True, "postgres": True, "redis": True}
         self.asked = 0
         self.quota = Quota(self.tick)
@@ -209,7 +204,7 @@ class Api:
             cast(Catalogue, self.types),
             cast(Reservations, self.held),
             cast(Appender, self.log),
-            cast(DataKeys, self.data_keys),
+            cast(DataKeys, data_keys),
         )
         hot = {"/events": PostEvents(SETTINGS, SYSTEM, admission), "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
 
