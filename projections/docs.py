@@ -44,12 +44,17 @@ _INBOX_EVENT: Final[Schema] = record(
         "description": "Instead of `payload`: data of a `content_type` that is not JSON.",
     },
 )
+_MISSED: Final[Schema] = record("Truncated", first=_POSITION, last=_POSITION)
 _PAGE: Final[Schema] = record(
     "InboxPage",
     events=many(_INBOX_EVENT),
     next_cursor={"type": "string", "description": "Always there and safe to store: send it for what comes behind this page."},
     has_more={"type": "boolean", "description": "Whether there is more already."},
-    truncated={"type": ["object", "null"], "description": "The range that was missed, when retention has passed the cursor."},
+    truncated={
+        **nullable(_MISSED),
+        "description": "What retention took behind the cursor: from right after it to the last that is gone. Events in between that were "
+        "not taken are in this page and those behind it.",
+    },
     next_poll_ms={"type": "integer", "description": "Milliseconds to wait before asking again."},
 )
 _ITEM: Final[dict[str, Any]] = {
@@ -70,6 +75,12 @@ _OF_BYTES: Final[dict[str, Any]] = {
 PAGE: Final[Responses] = answered(
     200, "A page, in log order.", _PAGE,
     one_event={"events": [_ITEM], **_REST}, a_cloudevent_of_bytes={"events": [_OF_BYTES], **_REST}, nothing_new={"events": [], **_REST},
+    after_retention={
+        "events": [_ITEM], **_REST,
+        "truncated": {
+            "first": {"generation": 1, "partition": 2, "offset": 17}, "last": {"generation": 1, "partition": 2, "offset": 40},
+        },
+    },
 )  # fmt: skip
 
 _ACK_RESULT: Final[Schema] = record("AckResult", id=TEXT, status={"type": "string", "enum": ["acknowledged", "unknown"]})

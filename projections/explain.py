@@ -37,11 +37,18 @@ class Explained:
     folds: str | None = _NOT_ASKED
     log: str | None = None
     spans: list[Span] = field(default_factory=list)
+    #: The lowest event id that retention left to the organization and mode, where the folds say so.
+    kept_from: EventId | None = None
 
     @property
     def found(self) -> bool:
         trail = self.trail
         return bool(trail.copies or trail.accepted or trail.lost or trail.rejected)
+
+    @property
+    def taken(self) -> bool:
+        """Whether retention took it out of the folds: what is told of it comes from the log."""
+        return self.kept_from is not None and self.trail.event_id < self.kept_from
 
     @property
     def whole(self) -> bool:
@@ -77,6 +84,11 @@ def explain(
         if search is not None:
             told.spans = search.spans
             search.close()
+    if told.folds is None and told.trail.organization is not None and told.trail.mode is not None:
+        try:
+            told.kept_from = _kept_from(settings, told.trail.organization, told.trail.mode)
+        except psycopg.Error as error:
+            told.folds = str(error).strip().splitlines()[0]
     told.erased = _erased(settings, told.trail)
     return told
 
@@ -90,6 +102,13 @@ def _erased(settings: Settings, trail: Trail) -> bool | None:
             return connection.execute(load("access", "data_keys_by_id"), values).fetchone() is None
     except psycopg.Error:
         return None
+
+
+def _kept_from(settings: Settings, organization: str, mode: str) -> EventId | None:
+    """Asked last: whose an event is that the folds do not know any more, the log says. Raises `psycopg.Error`."""
+    with connect(settings.postgres, search_path=FOLDS_SCHEMA, application="explain") as connection:
+        row = connection.execute(load("projections", "kept_from"), {"organization": organization, "mode": mode}).fetchone()
+    return None if row is None else EventId(row[0])
 
 
 def _read_log(search: LogSearch, trail: Trail, floors: dict[Place, int], within_ms: int) -> None:

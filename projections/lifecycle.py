@@ -107,6 +107,8 @@ async def _move(connection: Connection, partition: int, row: Row) -> None:
     moved = await connection.execute(load("projections", "move_retention"), values)
     if moved.rowcount == 0:
         return  # it is as far already, and what was below it is gone
+    # Given up half way it would only begin again. How much one mark takes is bounded where it is appended.
+    await connection.execute(load("projections", "no_statement_timeout"))
     there = {name for (name,) in await (await connection.execute(load("projections", "tables_here"))).fetchall()}
     if "inbox" in there:
         await connection.execute(load("projections", "remove_from_unacked"), values)

@@ -45,10 +45,11 @@ class Item(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Events in order, and whether there are more behind them."""
+    """Events in order, whether there are more behind them, and the last position that retention took (None: it took none)."""
 
     items: list[Item]
     more: bool
+    removed: int | None = None
 
 
 class Event(NamedTuple):
@@ -128,7 +129,8 @@ async def page(
     }
     cursor = await connection.execute(statement, values, binary=True)
     rows = await cursor.fetchall()
-    return Page([Item._make(row[:-1]) for row in rows], bool(rows) and rows[0][-1] > len(rows))
+    removed, rows = rows[0][-1], [row for row in rows if row[0] is not None]
+    return Page([Item._make(row[:-2]) for row in rows], bool(rows) and rows[0][-2] > len(rows), removed)
 
 
 async def newest(connection: Connection, owner: Owner) -> tuple[int, int] | None:
@@ -176,6 +178,12 @@ async def ingested_high(connection: Connection, partition: int) -> int:
     cursor = await connection.execute(load("projections", "ingested_high"), (EVENTS_ACCEPTED, partition, GENERATION))
     row = await cursor.fetchone()
     return -1 if row is None else int(row[0])
+
+
+async def kept_from(connection: Connection, owner: Owner) -> EventId | None:
+    """The lowest event id that retention leaves to `owner`; None where it has taken nothing."""
+    row = await (await connection.execute(load("projections", "kept_from"), owner._asdict())).fetchone()
+    return None if row is None else EventId(row[0])
 
 
 async def _one(connection: Connection, name: str, owner: Owner, event_id: EventId) -> tuple[Any, ...] | None:

@@ -29,7 +29,7 @@ from runtime.postgres import Pool
 from runtime.telemetry import event_line, log
 from schemas import codec
 from schemas.events import SCHEMA_VERSION, Ack
-from schemas.ids import EventId, parse_event_id
+from schemas.ids import EventId, event_time_ms, parse_event_id
 from schemas.keys import partition_of, record_key
 from schemas.problems import NOT_APPENDED, NOT_FOUND, UNAVAILABLE, UNKNOWN_OUTCOME, ProblemError
 from schemas.topics import GENERATION, INBOX_ACKS
@@ -72,14 +72,17 @@ class Reading:
                 if found.items or self._clock.monotonic_s() >= deadline_s:
                     break
                 await asyncio.sleep(_LOOK_PAUSE_S)
+        truncated = None if cursor in (None, "now") else _missed(after, found.removed)
         if found.items:
             last = found.items[-1]
             after = Position(last.generation, last.partition, last.position)
+        elif found.removed is not None and found.removed > after.offset:
+            after = after._replace(offset=found.removed)  # nothing is left up to there: a gap is told of once
         return {
             "events": [_item(item, erased) for item, erased in shown],
             "next_cursor": cursors.encode(after, self._cursor_key, *bound),
             "has_more": found.more,
-            "truncated": None,
+            "truncated": truncated,
             "next_poll_ms": 0 if found.more else _NEXT_POLL_MS,
         }
 
@@ -114,8 +117,9 @@ class Reading:
         # A duplicate below what the inbox has taken may have been folded meanwhile: the two folds go at their own pace.
         async with self._connection() as connection:
             folded = await self._folded(connection, owner, event_id)
+            kept_from = await queries.kept_from(connection, owner) if folded is None else None
         if folded is None:
-            raise _unknown_event()
+            raise _unknown_event(event_id, kept_from)
         return folded
 
     async def _folded(self, connection: Connection, owner: Owner, event_id: EventId) -> dict[str, Any] | None:
@@ -208,7 +212,22 @@ def _unavailable(error: Exception) -> ProblemError:
     return ProblemError(UNAVAILABLE, "What was asked for cannot be read right now. Try again in a moment.", headers={"Retry-After": "2"})
 
 
-def _unknown_event() -> ProblemError:
+def _missed(after: Position, removed: int | None) -> dict[str, Any] | None:
+    """What retention took behind a cursor: positions from the first after it to the last that is gone. Some in between may be there yet."""
+    if removed is None or removed <= after.offset:
+        return None
+    place = {"generation": after.generation, "partition": after.partition}
+    return {"first": {**place, "offset": after.offset + 1}, "last": {**place, "offset": removed}}
+
+
+def _unknown_event(event_id: EventId | None = None, kept_from: EventId | None = None) -> ProblemError:
+    if event_id is not None and kept_from is not None and event_id < kept_from:
+        since = rfc3339(event_time_ms(kept_from))
+        return ProblemError(
+            NOT_FOUND, f"Events received before {since} are no longer kept for this organization and mode: "
+            "if this was one, retention took it.",
+            members={"kept_from": since},
+        )  # fmt: skip
     return ProblemError(NOT_FOUND, "There is no such event. Check the id, and that the key is of the right organization and mode.")
 
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
+Days = Annotated[int, Field(ge=0, le=36_500)]
 
 
 class _Section(BaseModel):
@@ -244,6 +245,19 @@ class ReplaySettings(_Section):
     count_timeout_s: Seconds = 30.0
 
 
+class RetentionSettings(_Section):
+    """Days that events stay readable, by the organization's plan, where the organization has no number of its own. 0: for ever."""
+
+    free_days: Days = 0
+    starter_days: Days = 0
+    pro_days: Days = 0
+    enterprise_days: Days = 0
+    #: Events that one record takes: acknowledgements of a partition wait while its rows are deleted.
+    step_events_max: Positive = 2_000
+    #: How long the command waits for the fold of one such record.
+    step_timeout_s: Seconds = 60.0
+
+
 class OperatingSettings(_Section):
     """Of the tools that look at a system: explain, doctor, dead and rejected."""
 
@@ -291,6 +305,7 @@ class Settings(BaseSettings):
     delivery: DeliverySettings = DeliverySettings()
     rebuild: RebuildSettings = RebuildSettings()
     replay: ReplaySettings = ReplaySettings()
+    retention: RetentionSettings = RetentionSettings()
     operating: OperatingSettings = OperatingSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

@@ -23,6 +23,7 @@ from triggers.commands import (
     redeliveries,
     rejected,
     replays,
+    retention,
     run,
     topics,
 )
@@ -42,6 +43,7 @@ app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
 app.add_typer(endpoints.endpoint, name="endpoint")
 app.add_typer(replays.replay, name="replay")
+app.add_typer(retention.retention, name="retention")
 app.add_typer(keyring.keyring, name="keyring")
 app.add_typer(erase.encryption, name="encryption")
 app.add_typer(erase.erase, name="erase")

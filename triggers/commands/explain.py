@@ -93,6 +93,8 @@ def lines(made: dict[str, Any]) -> Iterator[str]:
         inbox, ack = made["inbox"], made["ack"]
         yield _row("accepted", _place(made["accepted"]))
         yield _row("inbox", f"generation {inbox['generation']}, partition {inbox['partition']}, offset {inbox['offset']}")
+        if (retention := made["retention"]) is not None:
+            yield _row("retention", f"taken out of the inbox: kept is what was received from {retention['kept_from']} on")
         yield _row("ack", "-" if ack is None else f"{_place(ack)} at {ack['acked_at']}")
     if (plan := made["plan"]) is not None:
         held = f", {len(plan['held'])} disabled and held: {', '.join(plan['held'])}" if plan["held"] else ""

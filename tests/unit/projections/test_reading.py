@@ -40,7 +40,7 @@ class World:
         return "pending" if high < OFFSET else None
 
 
-def reading(world: World, monkeypatch: pytest.MonkeyPatch, *, duplicate: bool) -> Reading:
+def reading(world: World, monkeypatch: pytest.MonkeyPatch, *, duplicate: bool, mark: str | None = None) -> Reading:
     async def high(*_: Any) -> int:
         # Another event, above ours, may have moved the inbox on; ours does so itself.
         return OFFSET if world.there() or duplicate else OFFSET - 1
@@ -54,6 +54,9 @@ def reading(world: World, monkeypatch: pytest.MonkeyPatch, *, duplicate: bool) -
     async def in_clear(_connection: Any, _keys: Any, _owner: Any, _id: Any, found: Any) -> Any:
         return found, False
 
+    async def kept_from(*_: Any) -> str | None:
+        return mark
+
     async def attempts(*_: Any) -> list[Any]:
         return []
 
@@ -64,6 +67,7 @@ def reading(world: World, monkeypatch: pytest.MonkeyPatch, *, duplicate: bool) -
     monkeypatch.setattr(queries, "find_held", attempts)
     monkeypatch.setattr("projections.reading._accepted", lambda event_id, *_, **__: {"id": event_id, "status": "accepted"})
     monkeypatch.setattr("projections.opening.event", in_clear)
+    monkeypatch.setattr(queries, "kept_from", kept_from)
     monkeypatch.setattr(Reading, "_connection", world.connection)
     return Reading(cast(Any, None), cast(Any, None), cast(Any, world), SYSTEM, cast(Any, None), cursor_key=b"k", partitions=4)
 
@@ -87,3 +91,12 @@ async def test_a_duplicate_that_is_folded_behind_the_inbox_is_found_when_the_loo
 async def test_what_is_nowhere_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ProblemError):
         await reading(World(None), monkeypatch, duplicate=True).event(OWNER, EVENT)
+
+
+@pytest.mark.parametrize(("mark", "said"), [(EVENT, None), (ORIGINAL, "1970-01-01T00:00:00.002Z")])
+async def test_what_is_below_the_mark_of_retention_is_said_to_be_no_longer_kept(
+    mark: str, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ProblemError) as raised:
+        await reading(World(None), monkeypatch, duplicate=True, mark=mark).event(OWNER, EVENT)
+    assert raised.value.members.get("kept_from") == said
