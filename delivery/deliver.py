@@ -190,10 +190,10 @@ class Deliveries:
             return await self._absent(task)
         key: DataKey | None = None
         if event.encoding != PLAIN:
-            key = await context.opening.key_of(event)
-            if key is None:  # erased while it waited for its turn
+            opened = await context.opening.open(event)
+            if opened is None:  # erased while it waited for its turn
                 return self._attempted(task, endpoint, started_at_ms, 0, attempt.Result(None, ERASED, b""))
-            event = key.plain(event)
+            event, key = opened
         content = sign.body(event)
         headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers, task.cause)
         deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s

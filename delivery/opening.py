@@ -6,12 +6,13 @@ import asyncio
 from typing import Any, Final
 
 from access.data_keys import unwrapped
-from access.envelopes import DataKey, envelope_of
+from access.envelopes import DataKey, EnvelopeError, key_id
 from access.secrets import Keyring
 from delivery.waiting import until_postgres_answers
 from runtime.clock import Clock
 from runtime.postgres import Pool
 from runtime.sql import load
+from runtime.telemetry import log
 from schemas.events import Ingested
 from schemas.ids import DataKeyId
 
@@ -31,8 +32,12 @@ class Opening:
         self._looking: dict[tuple[str, DataKeyId], asyncio.Task[DataKey | None]] = {}
 
     async def key_of(self, event: Ingested) -> DataKey | None:
-        """Of an encrypted event; None where it was erased. Raises `access.envelopes.EnvelopeError`, `access.secrets.KeyringError`."""
-        wanted = (event.organization, envelope_of(bytes(event.payload)).key)
+        """Of an encrypted event; None where it was erased, or where there is no envelope. Raises `access.secrets.KeyringError`."""
+        named = key_id(bytes(event.payload))
+        if named is None:
+            log.error("envelope.unreadable", event_id=event.id, error="this is no envelope")
+            return None
+        wanted = (event.organization, named)
         cached = self._cache.get(wanted)
         if cached is not None and cached[0] > self._clock.monotonic_s():
             return cached[1]
@@ -42,16 +47,30 @@ class Opening:
             looking.add_done_callback(lambda _: self._looking.pop(wanted, None))
         return await asyncio.shield(looking)
 
-    async def _look_up(self, organization: str, key_id: DataKeyId) -> DataKey | None:
+    async def open(self, event: Ingested) -> tuple[Ingested, DataKey] | None:
+        """The event as it was sent, and its key; None where nobody can read it any more. Raises as `key_of`.
+
+        An envelope that was altered never opens: that ends its delivery too, or everything behind it in its partition would wait for ever.
+        """
+        key = await self.key_of(event)
+        if key is None:
+            return None
+        try:
+            return key.plain(event), key
+        except EnvelopeError as error:
+            log.error("envelope.unreadable", event_id=event.id, error=str(error))
+            return None
+
+    async def _look_up(self, organization: str, named: DataKeyId) -> DataKey | None:
         async def find(connection: Any) -> DataKey | None:
-            values = {"organization": organization, "ids": [key_id]}
+            values = {"organization": organization, "ids": [named]}
             row = await (await connection.execute(load("access", "data_keys_by_id"), values)).fetchone()
-            return None if row is None else DataKey(key_id, unwrapped(self._keyring, organization, row))
+            return None if row is None else DataKey(named, unwrapped(self._keyring, organization, row))
 
         asked_s = self._clock.monotonic_s()
         key = await until_postgres_answers(self._pool, find)
         if key is not None:
             if len(self._cache) >= _CACHED_MAX:
                 self._cache.clear()
-            self._cache[organization, key_id] = (asked_s + _CACHE_S, key)
+            self._cache[organization, named] = (asked_s + _CACHE_S, key)
         return key

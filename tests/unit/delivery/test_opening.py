@@ -18,6 +18,7 @@ from delivery.endpoints import Endpoint
 from delivery.fifo_steps import Steps
 from delivery.gates import Gates
 from delivery.journal import Journal, Source
+from delivery.opening import Opening
 from delivery.slots import Slots
 from runtime.settings import DeliverySettings
 from schemas import codec, ids
@@ -48,11 +49,13 @@ class World:
     def __init__(self, keys: list[DataKey | None]) -> None:
         self.posted: list[bytes] = []
         self.sent: list[tuple[str, bytes]] = []
+        self._clock: Any = SimpleNamespace(now_ms=lambda: 1_000, monotonic_s=lambda: 1.0)
         self._keys = keys
-        self._clock = SimpleNamespace(now_ms=lambda: 1_000, monotonic_s=lambda: 1.0)
+        self._opening = Opening(None, None, self._clock)  # type: ignore[arg-type]
+        self._opening.key_of = self.key_of  # type: ignore[method-assign, assignment]
         settings = DeliverySettings()
         self.context: Any = SimpleNamespace(
-            clock=self._clock, settings=settings, worker="w", endpoints=self, opening=self, sender=self,
+            clock=self._clock, settings=settings, worker="w", endpoints=self, opening=self._opening, sender=self,
             guard=SimpleNamespace(check=lambda: None),
             gates=Gates(settings, self._clock, "t"), slots=Slots(4, 2, 1e9), delivered=lambda: None, reaches_others=lambda: True,
         )  # fmt: skip
@@ -111,3 +114,12 @@ async def test_an_erased_event_is_posted_to_nobody_and_ends_without_a_letter(kin
     assert world.posted == []
     assert (world.journalled.error, world.journalled.next) == ("erased", Dead(reason="erased"))
     assert world.context.gates.of(ENDPOINT).failing_since_ms is None
+
+
+async def test_an_altered_envelope_ends_its_delivery_and_holds_up_nothing() -> None:
+    world = World([DataKey(KEY.id, bytes([1]) * 32)])
+    await of(world, Deliveries).step(TASK)
+    assert world.posted == []
+    assert world.journalled.error == "erased"
+    plain = msgspec.structs.replace(EVENT, payload=msgspec.Raw(b"1"))
+    assert await Opening(None, None, None).key_of(plain) is None  # type: ignore[arg-type]
