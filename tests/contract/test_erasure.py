@@ -27,7 +27,7 @@ ACTOR = "test:ada"
 
 
 def ring(*names: str) -> Keyring:
-    return Keyring.from_setting(",".join(f"{name}:{base64.b64encode(name.encode() * 32).decode()}" for name in names))
+    return Keyring.from_setting(",".join(f"{name}:{base64.b64encode((name.encode() * 32)[:32]).decode()}" for name in names))
 
 
 RING = ring("a")
