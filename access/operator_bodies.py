@@ -39,6 +39,7 @@ class OrganizationChange(Struct, forbid_unknown_fields=True):
     plan: Plan | UnsetType = UNSET
     rate_limit_per_minute: RateLimit | UnsetType | None = UNSET
     suspended: bool | UnsetType = UNSET
+    encryption: Annotated[bool, Meta(description="Whether events that come from now on are encrypted.")] | UnsetType = UNSET
     retention_days: RetentionDays | UnsetType | None = UNSET
 
     def change(self) -> Change:

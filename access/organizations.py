@@ -24,16 +24,21 @@ class Organization(NamedTuple):
     plan: str
     rate_limit_per_minute: int | None
     suspended: bool = False
+    encryption: bool = False
     retention_days: int | None = None
 
 
 class Change(TypedDict, total=False):
-    """What is to be different. A rate limit or retention of None is the plan's; a retention of 0 days is for ever."""
+    """What is to be different. A rate limit or retention of None is the plan's; a retention of 0 days is for ever.
+
+    `encryption` is of events that come from now on.
+    """
 
     name: str
     plan: str
     rate_limit_per_minute: int | None
     suspended: bool
+    encryption: bool
     retention_days: int | None
 
 

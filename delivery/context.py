@@ -16,6 +16,7 @@ from delivery.fifo_queue import Room
 from delivery.gates import Gates
 from delivery.journal import Attempt
 from delivery.missed import Missed
+from delivery.opening import Opening
 from delivery.replay_state import ReplayState
 from delivery.slots import Budget, Slots
 from runtime.clock import Clock
@@ -46,6 +47,7 @@ class Context:
         worker: str,
         missed: Missed,
         replays: ReplayState,
+        opening: Opening,
     ) -> None:
         self.settings = settings.delivery
         self.clock = clock
@@ -57,6 +59,7 @@ class Context:
         self.worker = worker
         self.missed = missed
         self.replays = replays
+        self.opening = opening
         self.gates = Gates(settings.delivery, clock, secrets.token_hex(6))
         self.slots = Slots(settings.delivery.concurrency, settings.delivery.slow_concurrency, settings.delivery.slow_after_s)
         IN_FLIGHT.set_function(lambda: self.slots.under_way)

@@ -6,18 +6,19 @@ Every step looks into the journal first, so that a step which an earlier owner (
 from __future__ import annotations
 
 import asyncio
-import base64
 from functools import cache
 from typing import Final, NamedTuple, get_args
 
 import msgspec
 
+from access.envelopes import DataKey, attempt_name
 from delivery import attempt, operational, policy, requests, sign
 from delivery.context import Context, Task
 from delivery.endpoints import Absent, Endpoint
 from delivery.gates import Admitted, Gate, Refused, Verdict
 from delivery.health import Health
 from delivery.journal import Attempt, Journal, Leg
+from delivery.opening import kept
 from delivery.outbox import Outbox
 from delivery.values import CARRIED
 from runtime.crashpoints import reach
@@ -25,16 +26,18 @@ from runtime.metrics import ATTEMPT_SECONDS, ATTEMPTS, DEAD_LETTERS, PARKED
 from runtime.telemetry import event_line
 from schemas import codec
 from schemas.deliveries import Attempted, Dead, Retry, RetryTask
-from schemas.events import SCHEMA_VERSION
+from schemas.events import PLAIN, SCHEMA_VERSION
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_INGESTED
 
 #: A cause of its own: one attempt, which is no delivery of an event and tells nothing about the endpoint but to who asked for it.
 _TEST: Final = "test"
 #: A retry of a replay that was cancelled: nothing is posted, and nothing follows.
 CANCELLED: Final = "cancelled"
+#: Its data key was destroyed: nothing can be posted, ever.
+ERASED: Final = "erased"
 _STOPPED: Final = frozenset({"paused", CANCELLED})
 #: Error classes that tell nothing about the endpoint.
-_NOT_TOLD: Final = frozenset({*get_args(Absent), policy.LOCAL})
+_NOT_TOLD: Final = frozenset({*get_args(Absent), policy.LOCAL, ERASED})
 #: Part of the smallest delay that work which waits for a breaker is spread over.
 _SPREAD: Final = 0.5
 
@@ -101,6 +104,8 @@ class Deliveries:
             return _Made(missing, None, Verdict())
         if task.cause == "replay" and task.hop >= 0 and (state := await context.replays.state(task.round)) in _STOPPED:
             return await self._stopped(task, endpoint, cancelled=state == CANCELLED)
+        if task.event.encoding != PLAIN and await context.opening.key_of(task.event) is None:
+            return await self._gone_for_good(task, endpoint)
         gate = context.gates.of(endpoint)
         if task.cause == _TEST:
             return await self._test(task, endpoint, slow=gate.is_slow)
@@ -132,7 +137,7 @@ class Deliveries:
             context.delivered()
         reach("delivery.after_post")
         await self._journalled(task, made)
-        return _Made(made, gate, verdict)
+        return _Made(made, None if made.error == ERASED else gate, verdict)
 
     async def _stopped(self, task: Task, endpoint: Endpoint, *, cancelled: bool) -> _Made | None:
         """What waits on a delay topic of a replay that is paused goes on waiting; of one that was cancelled it ends."""
@@ -140,6 +145,12 @@ class Deliveries:
             await self._park(task, endpoint, Refused("paused"))
             return None
         made = self._attempted(task, endpoint, self._context.clock.now_ms(), 0, attempt.Result(None, CANCELLED, b""))
+        await self._journalled(task, made)
+        return _Made(made, None, Verdict())
+
+    async def _gone_for_good(self, task: Task, endpoint: Endpoint) -> _Made:
+        """Of an erased event: the delivery ends. It says nothing about the endpoint, and leaves no dead letter."""
+        made = self._attempted(task, endpoint, self._context.clock.now_ms(), 0, attempt.Result(None, ERASED, b""))
         await self._journalled(task, made)
         return _Made(made, None, Verdict())
 
@@ -190,19 +201,27 @@ class Deliveries:
         started_at_ms, began_s = context.clock.now_ms(), context.clock.monotonic_s()
         if endpoint is None:
             return await self._absent(task)
+        key: DataKey | None = None
+        if event.encoding != PLAIN:
+            opened = await context.opening.open(event)
+            if opened is None:  # erased while it waited for its turn
+                return self._attempted(task, endpoint, started_at_ms, 0, attempt.Result(None, ERASED, b""))
+            event, key = opened
         content = sign.body(event)
         headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers, task.cause)
         deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s
         result = await context.sender.post(endpoint.url, content, headers, deadline_s)
         took_s = context.clock.monotonic_s() - began_s
         ATTEMPT_SECONDS.observe(took_s)
-        return self._attempted(task, endpoint, started_at_ms, round(took_s * 1000), result)
+        return self._attempted(task, endpoint, started_at_ms, round(took_s * 1000), result, key)
 
     async def _absent(self, task: Task) -> Attempted:
         why = await self._context.endpoints.why_absent(task.endpoint_id)
         return self._attempted(task, None, self._context.clock.now_ms(), 0, attempt.Result(None, why, b""))
 
-    def _attempted(self, task: Task, endpoint: Endpoint | None, started_at_ms: int, took_ms: int, result: attempt.Result) -> Attempted:
+    def _attempted(
+        self, task: Task, endpoint: Endpoint | None, started_at_ms: int, took_ms: int, result: attempt.Result, key: DataKey | None = None
+    ) -> Attempted:
         event = task.event
         made = Attempted(
             v=SCHEMA_VERSION,
@@ -217,7 +236,7 @@ class Deliveries:
             worker=self._context.worker,
             status=result.status,
             error=result.error,
-            response=base64.b64encode(result.response).decode() if result.response else None,
+            response=kept(result.response, task.event, attempt_name(task.endpoint_id, task.round, task.attempt), key),
             round=task.round,
             cause=task.cause,
         )
@@ -227,6 +246,8 @@ class Deliveries:
     def _following(self, task: Task, endpoint: Endpoint | None, made: Attempted, retry_after: str | None) -> Retry | Dead | None:
         if task.cause == _TEST or made.error == CANCELLED:
             return None
+        if made.error == ERASED:
+            return Dead(reason="erased")
         if endpoint is None:
             return Dead(reason="endpoint_disabled" if made.error == "endpoint_disabled" else "endpoint_missing")
         return policy.follow_up(
@@ -290,6 +311,8 @@ class Deliveries:
             if self._journal.has_leg(leg) or self._journal.has_attempt(leg.attempt_key):
                 return
             await self._outbox.leg(policy.retry_task(attempted, following, task.history, task.value), event, task.source, task.headers)
+        elif isinstance(following, Dead) and following.reason == "erased":
+            return
         elif isinstance(following, Dead) and not self._journal.is_dead(dead := (event.id, task.endpoint_id, task.round)):
             if following.reason == "gone" and attempted.cause != "replay":
                 await self._health.gone(event.type, attempted)

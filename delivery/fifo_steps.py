@@ -68,7 +68,13 @@ class Steps(Deliveries):
 
     def _following(self, task: Task, endpoint: Endpoint | None, made: Attempted, retry_after: str | None) -> Retry | Dead | None:
         following = super()._following(task, endpoint, made, retry_after)
-        if not isinstance(following, Dead) or endpoint is None or not endpoint.fifo_block or made.attempt >= ATTEMPTS_MAX:
+        if (
+            not isinstance(following, Dead)
+            or endpoint is None
+            or following.reason == "erased"
+            or not endpoint.fifo_block
+            or made.attempt >= ATTEMPTS_MAX
+        ):
             return following
         return policy.blocked(
             made.attempt,

@@ -36,9 +36,10 @@ _INBOX_EVENT: Final[Schema] = record(
     ack=nullable(record("AckTime", acked_at=TIME)),
     position=_POSITION,
     cloudevent={"type": ["object", "null"], "description": "The context attributes of what came as a CloudEvent."},
+    erased={"type": "boolean", "description": "Whether its data was erased: `payload`, `subject` and `cloudevent` are null then."},
     payload={"description": "The JSON that was sent, byte for byte."},
     data_base64={
-        "type": "string",
+        "type": ["string", "null"],
         "contentEncoding": "base64",
         "description": "Instead of `payload`: data of a `content_type` that is not JSON.",
     },
@@ -59,7 +60,8 @@ _PAGE: Final[Schema] = record(
 _ITEM: Final[dict[str, Any]] = {
     "id": _EXAMPLE_ID, "type": "order.paid", "subject": "order/17", "occurred_at": "2026-11-24T02:31:23Z",
     "received_at": "2026-11-24T02:31:23.155Z", "content_type": "application/json", "status": "delivered", "ack": None,
-    "position": {"generation": 1, "partition": 2, "offset": 41}, "cloudevent": None, "payload": {"order": 17, "amount": 20.5},
+    "position": {"generation": 1, "partition": 2, "offset": 41}, "cloudevent": None, "erased": False,
+    "payload": {"order": 17, "amount": 20.5},
 }  # fmt: skip
 _CURSOR: Final = "AQAAAAEAAAACAAAAAAAAACkX0m2T9q8uJw4yPsBh"
 _REST: Final[dict[str, Any]] = {"next_cursor": _CURSOR, "has_more": False, "truncated": None, "next_poll_ms": 1000}
@@ -135,7 +137,7 @@ _STATE: Final[Schema] = record(
     "EventState",
     optional=[
         "original_id", "type", "subject", "occurred_at", "received_at", "payload_bytes", "payload_sha256", "ingested", "accepted", "ack",
-        "deliveries", "held",
+        "erased", "deliveries", "held",
     ],
     id=_EVENT_ID,
     status={
@@ -148,8 +150,9 @@ _STATE: Final[Schema] = record(
     subject=nullable(TEXT),
     occurred_at=nullable(TEXT),
     received_at=TIME,
-    payload_bytes=INTEGER,
-    payload_sha256={"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    payload_bytes=nullable(INTEGER),
+    payload_sha256={"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"},
+    erased={"type": "boolean", "description": "Whether its data was erased; nothing of it can be read again."},
     ingested=_SENT,
     accepted=_POSITION,
     ack=nullable(record("Ack", acked_at=TIME, offset=INTEGER)),
@@ -166,7 +169,7 @@ EVENT: Final[Responses] = answered(
     accepted={
         "id": _EXAMPLE_ID, "status": "accepted", "type": "order.paid", "subject": "order/17", "occurred_at": "2026-11-24T02:31:23Z",
         "received_at": "2026-11-24T02:31:23.155Z", "payload_bytes": len(_PAYLOAD),
-        "payload_sha256": hashlib.sha256(_PAYLOAD).hexdigest(), "ingested": _INGESTED,
+        "payload_sha256": hashlib.sha256(_PAYLOAD).hexdigest(), "erased": False, "ingested": _INGESTED,
         "accepted": {"generation": 1, "partition": 2, "offset": 41}, "ack": {"acked_at": "2026-11-24T02:31:25.020Z", "offset": 12},
         "deliveries": [{"endpoint_id": _ENDPOINT_ID, "state": "delivered", "next_attempt": None, "attempts": [_ATTEMPT_SHOWN]}], "held": [],
     },

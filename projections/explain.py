@@ -9,6 +9,7 @@ import psycopg
 from confluent_kafka import KafkaException
 from psycopg import Connection, IsolationLevel
 
+from access.envelopes import key_id
 from projections import queries
 from projections.log_reader import LogError, Place
 from projections.log_search import LogSearch, Progress, Span
@@ -26,9 +27,13 @@ _NOT_ASKED: Final = "not asked"
 
 @dataclass
 class Explained:
-    """A trail and where it comes from. `folds`, `log`: None where they were read, else why not."""
+    """A trail and where it comes from. `folds`, `log`: None where they were read, else why not.
+
+    `erased`: whether an encrypted event's key is gone; None where Postgres could not tell, and for one in clear.
+    """
 
     trail: Trail
+    erased: bool | None = None
     folds: str | None = _NOT_ASKED
     log: str | None = None
     spans: list[Span] = field(default_factory=list)
@@ -84,7 +89,19 @@ def explain(
             told.kept_from = _kept_from(settings, told.trail.organization, told.trail.mode)
         except psycopg.Error as error:
             told.folds = str(error).strip().splitlines()[0]
+    told.erased = _erased(settings, told.trail)
     return told
+
+
+def _erased(settings: Settings, trail: Trail) -> bool | None:
+    if trail.about is None or trail.about.data_key is None:
+        return None
+    try:
+        with connect(settings.postgres, application="explain") as connection:
+            values = {"organization": trail.organization, "ids": [trail.about.data_key]}
+            return connection.execute(load("access", "data_keys_by_id"), values).fetchone() is None
+    except psycopg.Error:
+        return None
 
 
 def _kept_from(settings: Settings, organization: str, mode: str) -> EventId | None:
@@ -140,7 +157,14 @@ def _read_inbox(connection: Connection[Any], trail: Trail, values: dict[str, Any
     trail.copies[At(EVENTS_INGESTED, event.partition, event.ingested_offset)] = event.appended_at_ms
     trail.accept(Accepted(At(EVENTS_ACCEPTED, event.partition, event.position), event.ingested_offset))
     trail.about = About(
-        event.type, event.subject, event.occurred_at, event.received_at_ms, event.payload_bytes, event.payload_sha256, dedup_key=None
+        event.type,
+        event.subject,
+        event.occurred_at,
+        event.received_at_ms,
+        event.payload_bytes,
+        event.payload_sha256,
+        None,
+        None if event.envelope is None else key_id(bytes(event.envelope)),
     )
     ack = connection.execute(load("projections", "explain_ack"), values).fetchone()
     if ack is not None:

@@ -40,6 +40,7 @@ class Row(NamedTuple):
     payload_sha256: bytes
     base64: bool
     cloudevent: str | None
+    encoding: str
 
 
 _COLUMNS: Final = Row._fields
@@ -67,6 +68,7 @@ def fold(records: list[tuple[Record, Accepted]], ingested_high: int) -> tuple[li
                 event.organization, event.mode, record.offset, event.id, event.type, event.subject, event.occurred_at, event.received_at_ms,
                 accepted.ingested.appended_at_ms, accepted.ingested.offset, event.content_type, payload, hashlib.sha256(payload).digest(),
                 event.base64, None if event.cloudevent is None else codec.encode_attributes(event.cloudevent),
+                event.encoding,
             )
         )  # fmt: skip
     return rows, ingested_high

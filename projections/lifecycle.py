@@ -1,4 +1,4 @@
-"""The fold of what operators decided: how far an organization's retention has come.
+"""The fold of what operators decided: how far an organization's retention has come, and whose data keys are destroyed.
 
 A mark is about ids of events, and every row about an event holds its id. So what is below a mark is a pure function of each record: this
 fold deletes what is there, the others leave out what comes late (`… FROM retention` in their statements), and whatever order the topics
@@ -14,13 +14,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
+from access.erasure import ACTOR_OF_THE_LOG
 from projections.fold import Connection, Decoded, Fold, Table, decoder
 from projections.offsets import moving
 from runtime.sql import compose, load
 from schemas import codec, ids
 from schemas.ids import EventId
-from schemas.lifecycle import Dropped, LifecycleRecord, RetentionMoved
+from schemas.lifecycle import Dropped, Erased, LifecycleRecord, RetentionMoved
 from schemas.records import Record
 from schemas.topics import LIFECYCLE
 
@@ -74,6 +76,30 @@ async def write(connection: Connection, partition: int, decoded: Decoded, old: i
     async with moving(connection, LIFECYCLE, partition, old, new):
         for row in fold(decoded.records):
             await _move(connection, partition, row)
+        await _destroy(connection, decoded.records)
+
+
+async def _destroy(connection: Connection, records: Iterable[tuple[Record, LifecycleRecord]]) -> None:
+    """Data keys are in the control plane, which no topic fills. What the log says is erased is gone from it wherever this fold comes by:
+    folding twice changes nothing, and a control plane older than an erasure loses the key again. Caches see the version within seconds.
+    """
+    gone = 0
+    for _, entry in records:
+        if isinstance(entry, Erased):
+            values = {"organization": entry.organization, "ids": entry.keys}
+            keys = (await connection.execute(load("access", "delete_data_keys"), values)).rowcount
+            if keys:
+                detail = Jsonb({"what": entry.what, "keys": keys, "again": True})
+                told = {
+                    "actor": ACTOR_OF_THE_LOG,
+                    "action": "data.erased",
+                    "organization": entry.organization,
+                    "target": entry.organization,
+                }
+                await connection.execute(load("access", "insert_audit"), {**told, "detail": detail})
+            gone += keys
+    if gone:
+        await connection.execute(load("access", "raise_revocation_version"))
 
 
 async def _move(connection: Connection, partition: int, row: Row) -> None:

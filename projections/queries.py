@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from projections.cursors import Position
 from projections.fold import Connection
 from runtime.sql import load
-from schemas.events import Mode
+from schemas.events import Encoding, Mode
 from schemas.ids import EventId, OrganizationId
 from schemas.topics import EVENTS_ACCEPTED, GENERATION
 
@@ -39,6 +39,7 @@ class Item(NamedTuple):
     payload: bytes
     base64: bool
     cloudevent: str | None
+    encoding: Encoding
     acked_at_ms: int | None
     delivery: str
 
@@ -52,7 +53,7 @@ class Page(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One accepted event, without its payload."""
+    """One accepted event, without its payload but for an encrypted one's envelope, of which size and digest are then."""
 
     generation: int
     partition: int
@@ -67,6 +68,8 @@ class Event(NamedTuple):
     payload_bytes: int
     acked_at_ms: int | None
     ack_offset: int | None
+    encoding: Encoding
+    envelope: bytes | None
 
 
 class Attempt(NamedTuple):

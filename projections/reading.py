@@ -13,9 +13,10 @@ from confluent_kafka import KafkaException
 from msgspec import Raw
 
 from access.changes import Owner as EndpointOwner
+from access.data_keys import DataKeys
 from access.endpoints import NOT_THERE, is_or_was_of
 from access.times import iso, rfc3339
-from projections import acks, cursors, endpoint_attempts, queries
+from projections import acks, cursors, endpoint_attempts, opening, queries
 from projections.cursors import Position
 from projections.endpoint_attempts import Outcome
 from projections.fold import Connection
@@ -44,11 +45,14 @@ _PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 class Reading:
     """The read side. One per process."""
 
-    def __init__(self, pool: Pool, bus: Callable[[], Bus], look: PendingLook, clock: Clock, *, cursor_key: bytes, partitions: int) -> None:
+    def __init__(
+        self, pool: Pool, bus: Callable[[], Bus], look: PendingLook, clock: Clock, keys: DataKeys, *, cursor_key: bytes, partitions: int
+    ) -> None:
         self._pool = pool
         self._bus = bus
         self._look = look
         self._clock = clock
+        self._keys = keys
         self._cursor_key = cursor_key
         self._partitions = partitions
         self._waiters = asyncio.Semaphore(_WAITERS_MAX)
@@ -64,6 +68,7 @@ class Reading:
             while True:
                 async with self._connection() as connection:
                     found = await queries.page(connection, owner, status, event_type, after, limit=limit, bytes_max=_PAGE_BYTES_MAX)
+                    shown = await opening.page(connection, self._keys, owner, found.items)
                 truncated = None if cursor in (None, "now") else _missed(after, found.removed)
                 if found.items or truncated or self._clock.monotonic_s() >= deadline_s:
                     break
@@ -74,7 +79,7 @@ class Reading:
         elif found.removed is not None and found.removed > after.offset:
             after = after._replace(offset=found.removed)  # nothing is left up to there: a gap is told of once
         return {
-            "events": [_item(item) for item in found.items],
+            "events": [_item(item, erased) for item, erased in shown],
             "next_cursor": cursors.encode(after, self._cursor_key, *bound),
             "has_more": found.more,
             "truncated": truncated,
@@ -117,13 +122,14 @@ class Reading:
             raise _unknown_event(event_id, kept_from)
         return folded
 
-    @staticmethod
-    async def _folded(connection: Connection, owner: Owner, event_id: EventId) -> dict[str, Any] | None:
+    async def _folded(self, connection: Connection, owner: Owner, event_id: EventId) -> dict[str, Any] | None:
         """What the folds know of an event."""
         found = await queries.find_event(connection, owner, event_id)
         if found is not None:
             attempts = await queries.find_attempts(connection, owner, event_id)
-            return _accepted(event_id, found, attempts, await queries.find_held(connection, owner, event_id))
+            held = await queries.find_held(connection, owner, event_id)
+            found, erased = await opening.event(connection, self._keys, owner, event_id, found)
+            return _accepted(event_id, found, attempts, held, erased=erased)
         lost = await queries.find_duplicate(connection, owner, event_id)
         if lost is None:
             return None
@@ -177,7 +183,9 @@ class Reading:
     ) -> dict[str, Any]:
         """A page of the attempts at an endpoint as the answer's document. Raises the problems `not-found` and `unavailable`."""
         async with self._connection() as connection:
-            page = await endpoint_attempts.page(connection, owner, endpoint, outcome, round_id=round_id, before=before, limit=limit)
+            page = await endpoint_attempts.page(
+                connection, self._keys, owner, endpoint, outcome, round_id=round_id, before=before, limit=limit
+            )
         if page is None:
             raise _unknown_endpoint()
         return page
@@ -227,7 +235,7 @@ def _unknown_endpoint() -> ProblemError:
     return ProblemError(NOT_FOUND, f"{NOT_THERE.capitalize()}.")
 
 
-def _item(item: queries.Item) -> dict[str, Any]:
+def _item(item: queries.Item, erased: bool) -> dict[str, Any]:
     return {
         "id": item.event_id,
         "type": item.type,
@@ -239,6 +247,7 @@ def _item(item: queries.Item) -> dict[str, Any]:
         "ack": None if item.acked_at_ms is None else {"acked_at": rfc3339(item.acked_at_ms)},
         "position": {"generation": item.generation, "partition": item.partition, "offset": item.position},
         "cloudevent": None if item.cloudevent is None else Raw(item.cloudevent.encode()),
+        "erased": erased,
         "data_base64" if item.base64 else "payload": Raw(item.payload),
     }
 
@@ -255,7 +264,7 @@ def _state(rows: list[queries.Attempt]) -> dict[str, Any]:
     return {"state": "dead", "next_attempt": None}
 
 
-def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt], held: list[str]) -> dict[str, Any]:
+def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt], held: list[str], *, erased: bool) -> dict[str, Any]:
     deliveries: dict[str, list[dict[str, Any]]] = {}
     by_endpoint: dict[str, list[queries.Attempt]] = {}
     for row in rows:
@@ -277,8 +286,9 @@ def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attemp
         "subject": found.subject,
         "occurred_at": found.occurred_at,
         "received_at": rfc3339(found.received_at_ms),
-        "payload_bytes": found.payload_bytes,
-        "payload_sha256": found.payload_sha256,
+        "payload_bytes": None if erased else found.payload_bytes,
+        "payload_sha256": None if erased else found.payload_sha256,
+        "erased": erased,
         "ingested": {"partition": found.partition, "offset": found.ingested_offset, "appended_at": rfc3339(found.appended_at_ms)},
         "accepted": {"generation": found.generation, "partition": found.partition, "offset": found.position},
         "ack": None if found.acked_at_ms is None else {"acked_at": rfc3339(found.acked_at_ms), "offset": found.ack_offset},

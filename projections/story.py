@@ -25,6 +25,7 @@ def document(told: Explained) -> dict[str, Any]:
         "event": None if trail.about is None else {
             **{name: value for name, value in trail.about._asdict().items() if name != "received_at_ms"},
             "received_at": iso(trail.about.received_at_ms),
+            "erased": told.erased,
         },
         "ingested": [{**_at(at), "appended_at": iso(ms), "verdict": _verdict(trail, at)} for at, ms in sorted(trail.copies.items())],
         "accepted": None if trail.accepted is None else _at(trail.accepted.at),

@@ -23,7 +23,8 @@ COUNT_MAX: Final = 1_000_000_000
 #: Dead letters that one recovery leaves out: they travel in its record.
 LEFT_OUT_MAX: Final = 5_000
 #: `gone`: it answered 410. `endpoint_missing`, `endpoint_disabled`: it was deleted, or disabled, when the attempt was due.
-DeadReason = Literal["exhausted", "gone", "endpoint_missing", "endpoint_disabled"]
+#: `erased`: the event can be read by nobody any more; there is no dead letter then.
+DeadReason = Literal["exhausted", "gone", "endpoint_missing", "endpoint_disabled", "erased"]
 #: The round that an event's plan begins.
 FIRST_ROUND: Final = RoundId("")
 RoundField = Annotated[RoundId, Meta(pattern=ROUND_ID_PATTERN, max_length=64)]
@@ -79,8 +80,9 @@ class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field
     """One POST to one endpoint and what follows from it. `status` is None when no answer came; then `error` names the class.
 
     `error`: `timeout`, `connect`, `dns`, `tls`, `reset`, `protocol`, `status` (an answer outside 2xx), `egress`, `local` (perhaps our own
-    outage), `endpoint_missing`, `endpoint_disabled`, `cancelled` (a retry of a replay that was cancelled: nothing was posted). `response`
-    is the first bytes of the answer's body, base64. `next` is None after success, after a test and when `cancelled`. `cause` is None in
+    outage), `endpoint_missing`, `endpoint_disabled`, `cancelled` (a retry of a replay that was cancelled: nothing was posted),
+    `erased` (nothing was posted). `response` is the first bytes of the answer's body, base64; of an encrypted event they are sealed
+    (`access.envelopes.seal_response`). `next` is None after success, after a test and when `cancelled`. `cause` is None in
     the first round.
     """
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from schemas.deliveries import FIRST_ROUND, AnyRoundField, EndpointIdField
-from schemas.events import EventIdField, Milliseconds, Mode, Offset, OrganizationIdField, TextField
+from schemas.events import DataKeyIdField, EventIdField, Milliseconds, Mode, Offset, OrganizationIdField, TextField
 
 _PARTITION_MAX: Final = 1 << 20
+#: Data keys that one record of an erasure names: far below what a record may hold.
+ERASED_KEYS_MAX: Final = 10_000
 #: A time that an event's id can hold.
 IdTime = Annotated[int, Meta(ge=0, lt=1 << 48)]
 
@@ -54,4 +56,19 @@ class RetentionMoved(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     at_ms: Milliseconds
 
 
-LifecycleRecord = Dropped | RetentionMoved
+class Erased(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="erased"):
+    """Data keys that are destroyed, for ever: of one subject, or of the whole organization. Key: organization.
+
+    It names no subject. `keys` are deleted again wherever this record is read (`access.erasure`), so that a control plane restored
+    from an older dump does not bring them back. `actor` asked for it at `at_ms`. An erasure of many keys is several records.
+    """
+
+    v: int
+    organization: OrganizationIdField
+    what: Literal["subject", "organization"]
+    keys: Annotated[list[DataKeyIdField], Meta(min_length=1, max_length=ERASED_KEYS_MAX)]
+    actor: TextField
+    at_ms: Milliseconds
+
+
+LifecycleRecord = Dropped | RetentionMoved | Erased

@@ -2,12 +2,13 @@
 -- its event has one or retention has passed it, is remembered by its position.
 WITH taken AS (
     INSERT INTO inbox (organization, mode, generation, position, partition, event_id, type, subject, occurred_at, received_at_ms,
-                       appended_at_ms, ingested_offset, content_type, payload, payload_sha256, base64, cloudevent)
-    SELECT o, m, %(generation)s, p, %(partition)s, e, t, s, oc, r, a, i, c, b, h, b64, ce
+                       appended_at_ms, ingested_offset, content_type, payload, payload_sha256, base64, cloudevent, encoding)
+    SELECT o, m, %(generation)s, p, %(partition)s, e, t, s, oc, r, a, i, c, b, h, b64, ce, en
     FROM unnest(%(organization)b::text[], %(mode)b::text[], %(position)b::int8[], %(event_id)b::text[], %(type)b::text[], %(subject)b::text[],
                 %(occurred_at)b::text[], %(received_at_ms)b::int8[], %(appended_at_ms)b::int8[], %(ingested_offset)b::int8[],
-                %(content_type)b::text[], %(payload)b::bytea[], %(payload_sha256)b::bytea[], %(base64)b::bool[], %(cloudevent)b::text[])
-         AS x (o, m, p, e, t, s, oc, r, a, i, c, b, h, b64, ce)
+                %(content_type)b::text[], %(payload)b::bytea[], %(payload_sha256)b::bytea[], %(base64)b::bool[], %(cloudevent)b::text[],
+                %(encoding)b::text[])
+         AS x (o, m, p, e, t, s, oc, r, a, i, c, b, h, b64, ce, en)
     WHERE NOT EXISTS (SELECT FROM retention r WHERE r.organization = x.o AND r.mode = x.m AND x.e < r.event_id)
     ORDER BY p
     ON CONFLICT DO NOTHING

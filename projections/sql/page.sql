@@ -17,7 +17,7 @@ sized AS (
 ),
 shown AS (
     SELECT i.generation, i.position, i.partition, i.event_id, i.type, i.subject, i.occurred_at, i.received_at_ms, i.content_type, i.payload, i.base64,
-           i.cloudevent,
+           i.cloudevent, i.encoding,
            a.acked_at_ms,
            CASE WHEN a.acked_at_ms IS NOT NULL THEN 'acknowledged'
                 WHEN d.planned = 0 THEN 'none'

@@ -130,7 +130,7 @@ async def test_a_batch_that_postgres_refuses_otherwise_is_not_taken_for_one_that
     """A row that is there already is the only reason to go the other way: anything else fails loudly, and nothing stays."""
     tables = await shadow(settings)
     await tables.reset()
-    row = inbox.Row(OWNERS[0], "live", 0, event_id(1), "t", "\0", None, 1, 1, 0, "c", b"1", b"h" * 32, False, None)
+    row = inbox.Row(OWNERS[0], "live", 0, event_id(1), "t", "\0", None, 1, 1, 0, "c", b"1", b"h" * 32, False, None, "plain")
     with pytest.raises(psycopg.DataError):
         async with tables.connection.transaction():
             await inbox.copy(tables.connection, 0, [row])

@@ -65,6 +65,15 @@ def a_dead_letter(system: System, tenant: Tenant, receiver: Receiver, client: ht
     return places
 
 
+def an_encrypted_event(system: System, tenant: Tenant, _receiver: Receiver, client: httpx.Client) -> dict[str, str]:
+    """Of the subject that the page erases, posted once encryption is on, as it is when the page turns it on."""
+    ran = CliRunner().invoke(app, ["encryption", "on", tenant.organization], env=system.environment)
+    assert ran.exit_code == 0, ran.output
+    answer = client.post("/events", json={"type": "a.b", "payload": 1, "subject": "jane@example.com"})
+    assert answer.status_code == 201, answer.text
+    return {}
+
+
 def settled_groups(system: System, _tenant: Tenant, _receiver: Receiver, _client: httpx.Client) -> dict[str, str]:
     """The system may have started a moment ago: its workers are still getting their partitions."""
 
@@ -122,6 +131,7 @@ SPOKEN_OF = {
     "audit.md": an_accepted_event,
     "dead-letters.md": a_dead_letter,
     "doctor.md": settled_groups,
+    "erasure.md": an_encrypted_event,
     "explain.md": an_event,
     "failing-endpoints.md": a_dead_endpoint,
     "falling-behind.md": an_accepted_event,

@@ -18,6 +18,7 @@ from schemas.codec import CodecError
 from schemas.deliveries import DeadReason
 from schemas.lifecycle import Dropped, LetterOf
 from schemas.topics import DELIVERIES_DEAD
+from triggers.commands.opened import opened
 from triggers.commands.output import Json, explained, show, show_one
 from triggers.commands.progress import reading
 from triggers.commands.records import (
@@ -37,6 +38,7 @@ from triggers.commands.records import (
     place_of,
     place_text,
     print_rows,
+    printable,
     safe,
     shown,
 )
@@ -72,11 +74,13 @@ def dead_list(
 def dead_show(place: Place, json: Json = False) -> None:
     """Show a dead letter: every attempt, the event, who dropped it."""
     with explained(), reading() as line:
-        found = letter_at(Settings(), place_of(place, DELIVERIES_DEAD), line)
+        settings = Settings()
+        found = letter_at(settings, place_of(place, DELIVERIES_DEAD), line)
+        event, sealed = opened(settings, bytes(found.letter.event))
     if json:
-        show_one(document(found), json=True)
+        show_one({**document(found), "event_base64": base64.b64encode(event or b"").decode(), "sealed": sealed}, json=True)
         return
-    show_one({**safe(row(found)), "event": shown(bytes(found.letter.event))}, json=False)
+    show_one({**safe(row(found)), "event": shown(event), **({} if sealed is None else {"sealed": printable(sealed)})}, json=False)
     print()
     show(document(found)["history"], json=False)
 

@@ -76,6 +76,9 @@ def lines(made: dict[str, Any]) -> Iterator[str]:
         yield _row("type", about["type"] + (f", subject {about['subject']!r}" if about["subject"] else ""))
         yield _row("received", about["received_at"] + (f", occurred {about['occurred_at']}" if about["occurred_at"] else ""))
         yield _row("payload", f"{about['payload_bytes']} bytes, SHA-256 {about['payload_sha256']}")
+        if about["data_key"]:
+            state = {True: "erased", False: "encrypted", None: "encrypted, or erased: Postgres did not tell"}[about["erased"]]
+            yield _row("data key", f"{about['data_key']}: {state}")
         if about["dedup_key"]:
             yield _row("dedup key", repr(about["dedup_key"]))
     yield _row("trace", f"{made['trace_id'] or '-'}, request {made['request_id'] or '-'}")

@@ -88,6 +88,8 @@ def explained() -> Iterator[None]:
     """Turn what commands can meet into one line and exit status 1."""
     try:
         yield
+    except typer.Exit:  # said already; it is a RuntimeError too
+        raise
     except (NotThere, NotPossible, KeyringError, TopicMismatch, Unavailable, ServerError, RuntimeError) as error:
         raise fail(str(error)) from None
     except TimeoutError as error:

@@ -14,6 +14,7 @@ from runtime.settings import Settings
 from schemas.codec import RejectReason
 from schemas.ids import ORGANIZATION_PREFIX
 from schemas.topics import EVENTS_REJECTED
+from triggers.commands.opened import opened
 from triggers.commands.output import Json, explained, show, show_one
 from triggers.commands.progress import reading
 from triggers.commands.records import (
@@ -69,11 +70,22 @@ def rejected_list(
 def rejected_show(place: Place, json: Json = False) -> None:
     """Show a rejected record: its bytes, escaped; its headers; where it was and why it could not be read."""
     with explained(), reading() as line:
-        found = reject_at(Settings(), place_of(place, EVENTS_REJECTED), line)
+        settings = Settings()
+        found = reject_at(settings, place_of(place, EVENTS_REJECTED), line)
+        value, sealed = opened(settings, found.value)
     if json:
-        show_one(document(found), json=True)
+        more = {"opened_base64": None if value == found.value else _base64(value), "sealed": sealed}
+        show_one({**document(found), **more}, json=True)
         return
-    show_one({**safe(row(found)), "detail": printable(found.detail), "value": shown(found.value)}, json=False)
+    show_one(
+        {
+            **safe(row(found)),
+            "detail": printable(found.detail),
+            "value": shown(value),
+            **({} if sealed is None else {"sealed": printable(sealed)}),
+        },
+        json=False,
+    )
     print()
     show([{"header": printable(name), "value": shown(value)} for name, value in found.headers], json=False)
 

@@ -171,7 +171,7 @@ async def live(
     guard = StallGuard(1e9)
     context = Context(
         made, clock, bus, Known(rate_per_minute), SimpleNamespace(post=post), guard,  # type: ignore[arg-type]
-        {retry_topic(d): d for d in DELAYS_S}, "w", missed, replays,
+        {retry_topic(d): d for d in DELAYS_S}, "w", missed, replays, None,  # type: ignore[arg-type]
     )  # fmt: skip
     configure(context)
     checkpoint = read_checkpoint(log.committed[EVENTS_ACCEPTED][1])

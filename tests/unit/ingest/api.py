@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from access.auth import Authenticator, Principal
+from access.data_keys import DataKeys
 from access.limits import Allowance, Limiter
 from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
@@ -187,9 +188,9 @@ class Log:
 
 
 class Api:
-    """The whole ASGI application over chosen collaborators."""
+    """The whole ASGI application over chosen collaborators. `data_keys`: none, for organizations without encryption."""
 
-    def __init__(self, settings: ApiSettings | None = None, *, docs: bool = True) -> None:
+    def __init__(self, settings: ApiSettings | None = None, *, docs: bool = True, data_keys: object = None) -> None:
         self.tick, self.log, self.types = Tick(), Log(), Types()
         self.auth = Auth(self.tick)
         self.held = Held(self.tick)
@@ -204,6 +205,7 @@ class Api:
             cast(Catalogue, self.types),
             cast(Reservations, self.held),
             cast(Appender, self.log),
+            cast(DataKeys, data_keys),
         )
         hot = {"/events": PostEvents(SETTINGS, SYSTEM, admission), "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
 

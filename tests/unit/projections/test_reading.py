@@ -51,6 +51,9 @@ def reading(world: World, monkeypatch: pytest.MonkeyPatch, *, duplicate: bool, m
     async def lost(*_: Any) -> Lost | None:
         return Lost(ORIGINAL, "duplicate", 0, OFFSET, 1_000, "a.b") if world.there() and duplicate else None
 
+    async def in_clear(_connection: Any, _keys: Any, _owner: Any, _id: Any, found: Any) -> Any:
+        return found, False
+
     async def kept_from(*_: Any) -> str | None:
         return mark
 
@@ -62,10 +65,11 @@ def reading(world: World, monkeypatch: pytest.MonkeyPatch, *, duplicate: bool, m
     monkeypatch.setattr(queries, "find_duplicate", lost)
     monkeypatch.setattr(queries, "find_attempts", attempts)
     monkeypatch.setattr(queries, "find_held", attempts)
+    monkeypatch.setattr("projections.reading._accepted", lambda event_id, *_, **__: {"id": event_id, "status": "accepted"})
+    monkeypatch.setattr("projections.opening.event", in_clear)
     monkeypatch.setattr(queries, "kept_from", kept_from)
-    monkeypatch.setattr("projections.reading._accepted", lambda event_id, *_: {"id": event_id, "status": "accepted"})
     monkeypatch.setattr(Reading, "_connection", world.connection)
-    return Reading(cast(Any, None), cast(Any, None), cast(Any, world), SYSTEM, cursor_key=b"k", partitions=4)
+    return Reading(cast(Any, None), cast(Any, None), cast(Any, world), SYSTEM, cast(Any, None), cursor_key=b"k", partitions=4)
 
 
 @pytest.mark.parametrize("folded", range(6))
