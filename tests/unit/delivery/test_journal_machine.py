@@ -267,6 +267,16 @@ def test_no_crash_repeats_a_journalled_attempt_or_forks_a_retry(
     assert Counter(event.type for event in told.values())[operational.DEAD_LETTER] == sum(dead.values())
 
 
+def test_details_of_a_failed_attempt_are_kept_no_longer_than_it_takes_to_write_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, settled = Log(), list[tuple[EventId, int]]()
+    event_id = accept(log, 0)
+    monkeypatch.setattr(Journal, "settle", lambda _, key: settled.append((key[0], key[2])))
+    statuses = [500] * 2 * (len(SCHEDULE_S) + 1)
+    asyncio.run(live(log, 1_000_000, after=True, commits=False, statuses=statuses, rate_per_minute=None, monkeypatch=monkeypatch))
+    assert len(log.records(DELIVERIES_DEAD)) == len(ENDPOINTS)
+    assert Counter(settled) == {(event_id, attempt): len(ENDPOINTS) for attempt in range(1, len(SCHEDULE_S) + 2)}
+
+
 def test_a_delay_is_the_largest_that_fits_and_nothing_waits_longer_than_its_topic() -> None:
     assert choose((5, 30, 120), 119_999) == 30
     assert choose((5, 30, 120), 120_000) == 120
