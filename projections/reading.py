@@ -69,10 +69,10 @@ class Reading:
                 async with self._connection() as connection:
                     found = await queries.page(connection, owner, status, event_type, after, limit=limit, bytes_max=_PAGE_BYTES_MAX)
                     shown = await opening.page(connection, self._keys, owner, found.items)
-                if found.items or self._clock.monotonic_s() >= deadline_s:
+                truncated = None if cursor in (None, "now") else _missed(after, found.removed)
+                if found.items or truncated or self._clock.monotonic_s() >= deadline_s:
                     break
                 await asyncio.sleep(_LOOK_PAUSE_S)
-        truncated = None if cursor in (None, "now") else _missed(after, found.removed)
         if found.items:
             last = found.items[-1]
             after = Position(last.generation, last.partition, last.position)

@@ -76,7 +76,11 @@ class Redeliveries:
                 row = await (await connection.execute(load("projections", "event_in_inbox"), values)).fetchone()
             if row is not None:
                 return kept.ingested(event_id, owner.organization, owner.mode, kept.Row._make(row))
-        raise ProblemError(NOT_FOUND, "There is no such event in the inbox. Check the id; one that came just now is there in a moment.")
+        raise ProblemError(
+            NOT_FOUND,
+            "There is no such event in the inbox. Check the id; one that came just now is there in a moment, "
+            "one that is older than your organization keeps is gone.",
+        )
 
     async def missed(
         self,

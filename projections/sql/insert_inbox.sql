@@ -1,5 +1,5 @@
--- Accepted events; the first position of an event stays. What gets no row, because its
--- event has one or retention has passed it, is remembered by its position.
+-- Accepted events; the first position of an event stays: rows go in by position, whatever order a join gives them. What gets no row, because
+-- its event has one or retention has passed it, is remembered by its position.
 WITH taken AS (
     INSERT INTO inbox (organization, mode, generation, position, partition, event_id, type, subject, occurred_at, received_at_ms,
                        appended_at_ms, ingested_offset, content_type, payload, payload_sha256, base64, cloudevent, encoding)
@@ -10,6 +10,7 @@ WITH taken AS (
                 %(encoding)b::text[])
          AS x (o, m, p, e, t, s, oc, r, a, i, c, b, h, b64, ce, en)
     WHERE NOT EXISTS (SELECT FROM retention r WHERE r.organization = x.o AND r.mode = x.m AND x.e < r.event_id)
+    ORDER BY p
     ON CONFLICT DO NOTHING
     RETURNING organization, mode, position
 )

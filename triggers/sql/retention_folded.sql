@@ -1,2 +1,2 @@
 -- Whether an organization and mode's mark has come this far.
-SELECT FROM folds.retention WHERE organization = %(organization)s AND mode = %(mode)s AND event_id >= %(mark)s
+SELECT 1 FROM folds.retention WHERE organization = %(organization)s AND mode = %(mode)s AND event_id >= %(mark)s
