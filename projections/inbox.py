@@ -47,7 +47,7 @@ _COLUMNS: Final = Row._fields
 #: What COPY is told of the columns, with generation and partition at the end as in `copy_inbox`, and of those of `unacked`.
 _TYPES: Final = (
     "text", "text", "int8", "text", "text", "text", "text", "int8", "int8", "int8", "text", "bytea", "bytea", "bool", "text",
-    "int4", "int4",
+    "text", "int4", "int4",
 )  # fmt: skip
 _UNACKED_TYPES: Final = ("text", "text", "int4", "int8", "text", "text")
 #: Rows from which COPY is cheaper, although it takes some more round trips than one INSERT for each table.
@@ -91,15 +91,20 @@ async def insert(connection: Connection, partition: int, rows: list[Row]) -> Non
 
 
 async def copy(connection: Connection, partition: int, rows: list[Row]) -> bool:
-    """The same for rows of which none is there. False, and nothing is written, where one is.
+    """The same for rows of which none is there and none is below its organization's mark. False, and nothing is written, where one is.
 
-    That is rare: past the highest ingested offset only a second accepted record of the same event finds its row there.
+    That is rare: past the highest ingested offset only a second accepted record of the same event finds its row there, and retention passes
+    what has been here for long.
     """
+    told = await connection.execute(load("projections", "told_of"), columns(_COLUMNS[:4], (row[:4] for row in rows)))
+    acked: set[tuple[str, str, str]] = set()
+    for organization, mode, event_id, passed in await told.fetchall():
+        if passed:
+            return False
+        acked.add((organization, mode, event_id))
     try:
         async with connection.transaction():
             await copy_rows(connection, load("projections", "copy_inbox"), _TYPES, ((*row, GENERATION, partition) for row in rows))
-            found = await connection.execute(load("projections", "acked_of"), columns(_COLUMNS[:4], (row[:4] for row in rows)))
-            acked = set(await found.fetchall())
             unacked = (
                 (row.organization, row.mode, GENERATION, row.position, row.event_id, row.type)
                 for row in rows
