@@ -63,6 +63,25 @@ def die(reason: str, status: int = EXIT_FATAL) -> NoReturn:
     os._exit(status)
 
 
+def leave() -> NoReturn:
+    """End the process at once because it was told to, with status 0. For what cannot be told to stop and loses nothing by a kill: a thread
+    that waits for a server, a start that is under way."""
+    log.info("process.stopped")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+async def first(stop: asyncio.Event, work: Callable[..., object], *arguments: Any) -> None:
+    """Do `work` in a thread before anything else. Told to stop meanwhile, the process leaves. Raises what `work` raises."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        leave()
+    stopping.cancel()
+    await working
+
+
 def beside(work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
     """A task that goes on beside others as long as the process does. Its failure ends the process: what had stopped in silence, such
     as committing or ending slow connections, would be missed only when it is too late."""
