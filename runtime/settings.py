@@ -12,6 +12,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.deliveries import RESPONSE_BYTES_MAX
+
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
@@ -160,7 +162,7 @@ class DeliverySettings(_Section):
     delays_s: tuple[Seconds, ...] = (5.0, 30.0, 120.0, 480.0, 1_800.0, 3_600.0)
     attempt_timeout_s: Seconds = 30.0
     response_bytes_max: Positive = 65_536
-    response_bytes_kept: Positive = 4_096
+    response_bytes_kept: Annotated[int, Field(gt=0, le=RESPONSE_BYTES_MAX)] = 4_096
     #: Part of a pause added to it at random, so that what failed together does not come back together. Nothing is ever taken off.
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
     #: Records of one topic and partition under way, and the bytes of their values. No fewer than there are places for attempts, quick and
