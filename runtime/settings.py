@@ -166,9 +166,10 @@ class DeliverySettings(_Section):
     #: Part of a pause added to it at random, so that what failed together does not come back together. Nothing is ever taken off.
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
     #: Records of one topic and partition under way, and the bytes of their values. No fewer than there are places for attempts, quick and
-    #: slow: one partition alone can fill them. Each costs about 10 KB while it waits.
+    #: slow: one partition alone can fill them. Each costs about 10 KB while it waits. Bytes for the attempts of some endpoints that hang
+    #: with large events: a lane that is full holds up everybody.
     in_flight_per_partition_max: Positive = 400
-    bytes_in_flight_per_partition_max: Positive = 8_388_608
+    bytes_in_flight_per_partition_max: Positive = 33_554_432
 
     # What one endpoint may cost the others (docs/delivery.md).
     #: Attempts at once of a worker. Those that take longer than `slow_after_s` give their place back and are counted apart, up to
