@@ -39,6 +39,15 @@ class Wanted(NamedTuple):
     since_ms: int
     until_ms: int
 
+    def shown(self) -> dict[str, Any]:
+        """As a replay of it is shown."""
+        return {
+            **self.owner._asdict(), "event_types": list(self.event_types) or None,
+            "since": iso(self.since_ms) if self.since_ms > 0 else None,
+            "until": iso(self.until_ms) if self.until_ms < TIME_MAX_MS else None,
+            "from_position": self.from_position, "until_position": self.until_position,
+        }  # fmt: skip
+
 
 class Targets(NamedTuple):
     """Who gets it, and who does not: endpoint and why (`disabled`, `fifo`)."""

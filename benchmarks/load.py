@@ -4,7 +4,7 @@ Closed model: each connection posts its next event when the last one is answered
 are due at fixed times whatever the server does, and a latency counts from when its event was due, so that a stall is seen by every event it
 delays (no coordinated omission).
 
-Run by `benchmarks.rig`; `python -m benchmarks.load '<json of Load>'` prints the json of `Outcome`.
+Run by `benchmarks.rig`: `python -m benchmarks.load` reads the json of `Load` and prints that of `Outcome`.
 """
 
 from __future__ import annotations
@@ -221,4 +221,4 @@ def main(load: Load) -> Outcome:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(main(Load(**json.loads(sys.argv[1]))))))
+    print(json.dumps(asdict(main(Load(**json.load(sys.stdin))))))

@@ -23,11 +23,13 @@ def organizations(count: int = ORGANIZATIONS) -> list[OrganizationId]:
     return [ids.organization_id(BEGAN_MS, number.to_bytes(10, "big")) for number in range(count)]
 
 
-def events(count: int, owners: list[OrganizationId], *, payload_bytes: int = 200, duplicates: float = 0.0) -> Iterator[Ingested]:
-    """`duplicates`: the share of events whose key an earlier one has."""
+def events(
+    count: int, owners: list[OrganizationId], *, payload_bytes: int = 200, duplicates: float = 0.0, first: int = 0
+) -> Iterator[Ingested]:
+    """`duplicates`: the share of events whose key an earlier one has. `first`: how many of these events were made before."""
     payload = Raw(b'{"note":"%b"}' % (b"x" * payload_bytes))
     every = round(1 / duplicates) if duplicates else 0
-    for number in range(count):
+    for number in range(first, first + count):
         key = number - len(owners) if every and number >= len(owners) and number % every == 0 else number
         yield Ingested(
             v=1, id=ids.event_id(BEGAN_MS + number, number.to_bytes(10, "big")), organization=owners[number % len(owners)], mode="live",

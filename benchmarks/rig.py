@@ -16,12 +16,14 @@ import psutil
 
 from benchmarks.load import Load, Outcome
 from runtime.postgres import connect
+from runtime.topics import admin
 from triggers.devstack.ports import free_ports
 from triggers.devstack.stack import Stack
 from triggers.provision import Tenant, make_tenant
 from triggers.system import PROCESSES, System, until
 
 _DRAIN_TIMEOUT_S = 600.0
+_REQUEST_TIMEOUT_S = 10.0
 #: Event ids looked for in one statement, well within the time a statement gets.
 _IDS_AT_ONCE = 5_000
 
@@ -59,8 +61,8 @@ class Rig:
         """Run a load generator in a process of its own."""
         self._loads += 1
         found = subprocess.run(
-            [sys.executable, "-m", "benchmarks.load", json.dumps({**asdict(load), "run": f"{load.run}.{self._loads}"})],
-            capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "benchmarks.load"],
+            input=json.dumps({**asdict(load), "run": f"{load.run}.{self._loads}"}), capture_output=True, text=True, check=False,
         )  # fmt: skip
         if found.returncode:
             raise RuntimeError(found.stderr)
@@ -78,6 +80,12 @@ class Rig:
 
     def resident_mb(self, name: str) -> float:
         return float(psutil.Process(self.system.supervisor.pid(name)).memory_info().rss) / 1e6
+
+    def members(self, group: str) -> int:
+        """How many members of a consumer group own partitions."""
+        client = admin(self.system.settings.kafka)
+        members = client.describe_consumer_groups([group], request_timeout=_REQUEST_TIMEOUT_S)[group].result(_REQUEST_TIMEOUT_S).members
+        return sum(bool(member.assignment.topic_partitions) for member in members)
 
     def check_inbox(self, ids: Sequence[str]) -> None:
         """Let the processors drain, then: every id of a 201 is in the inbox once. Raises `AssertionError`."""

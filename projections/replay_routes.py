@@ -21,7 +21,6 @@ from access.operator_routes import BODY_PROBLEMS, Body, actor_of, guarded, json_
 from access.organizations import NotPossible
 from access.replay_bodies import NewReplay, ReplayChange
 from access.replays import Replay, Targets, Wanted
-from access.times import iso
 from projections import replay_docs
 from projections.log_reader import LogError
 from projections.redeliveries import Redeliveries
@@ -100,7 +99,7 @@ def router(redeliveries: Redeliveries, desk: OperatorDesk, settings: Settings, c
         if asked.dry_run:
             counted = await reading(lambda: count(settings, wanted, to.takers, timeout_s=settings.replay.count_timeout_s))
             told = {"events": counted.events, "endpoints": counted.shown(to.takers), "skipped": replays.skipped(to.skipped)}
-            return json_answer({**shown(wanted), "dry_run": True, **told})
+            return json_answer({**wanted.shown(), "dry_run": True, **told})
         made = await control(
             lambda connection: replays.start(
                 connection, redeliveries.new_round(), wanted, to, rate_per_s=rate, expected=None, actor=actor_of(request)
@@ -159,13 +158,3 @@ def router(redeliveries: Redeliveries, desk: OperatorDesk, settings: Settings, c
         return [(HEADER_REQUEST_ID, context.request_id.encode()), (HEADER_TRACEPARENT, context.trace.traceparent.encode())]
 
     return routes
-
-
-def shown(wanted: Wanted) -> dict[str, Any]:
-    """A range as a replay shows it."""
-    return {
-        **wanted.owner._asdict(), "event_types": list(wanted.event_types) or None,
-        "since": iso(wanted.since_ms) if wanted.since_ms > 0 else None,
-        "until": iso(wanted.until_ms) if wanted.until_ms < replays.TIME_MAX_MS else None,
-        "from_position": wanted.from_position, "until_position": wanted.until_position,
-    }  # fmt: skip

@@ -95,3 +95,7 @@ def _chain(state: State) -> dict[str, Any]:
 
 def _time(ms: int | None) -> str | None:
     return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(audit, name="audit")

@@ -136,3 +136,7 @@ def document(found: Letter) -> dict[str, Any]:
 
 def _unreadable(at: At, error: CodecError) -> None:
     print(f"triggers: {at.topic}[{at.partition}]@{at.offset} is no dead letter: {error.reason}", file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(dead, name="dead")

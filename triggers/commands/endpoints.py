@@ -237,3 +237,7 @@ def _secret(path: Path | None) -> bytes:
             return endpoint_secrets.parse_secret(file.read(_SECRET_FILE_CHARS_MAX).strip())
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"the secret cannot be read from {path}") from None
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(endpoint, name="endpoint")

@@ -107,3 +107,8 @@ def _confirm(keys: int, organization: str) -> None:
 
 def _keyring(settings: Settings) -> Keyring:
     return Keyring.from_setting(settings.master_keys.get_secret_value())
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(encryption, name="encryption")
+    app.add_typer(erase, name="erase")

@@ -103,3 +103,7 @@ def _read(path: Path) -> bytes:
             return file.read(SCHEMA_BYTES_MAX + 1)
     except OSError as error:
         raise ValueError(f"the schema cannot be read: {error.strerror} ({path})") from None
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(event_type, name="event-type")

@@ -18,3 +18,7 @@ def keyring_rewrap(json: Json = False) -> None:
         ring = Keyring.from_setting(settings.master_keys.get_secret_value())
         count = endpoint_secrets.rewrap(connection, ring, actor=audit.command_line_actor())
         show_one({"master_key": ring.newest, "rewrapped": count}, json=json)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(keyring, name="keyring")

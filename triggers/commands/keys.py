@@ -104,3 +104,7 @@ def _expires_at_ms(at: str | None, within: str | None, now_ms: int) -> int | Non
     if at is not None:
         return parse_time_ms(at)
     return None if within is None else now_ms + parse_duration_s(within) * 1000
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(key, name="key")

@@ -42,3 +42,7 @@ def operator_revoke(operator_id: Annotated[str, typer.Argument(help="Its id: opr
     with control_plane() as (_, connection):
         operators.revoke(connection, operator_id, actor=audit.command_line_actor())
         show_one({"id": operator_id, "revoked": "now"}, json=json)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(operator, name="operator")

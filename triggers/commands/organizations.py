@@ -86,3 +86,7 @@ def _update(organization: str, change: Change, *, at_odds: bool = False, json: b
             raise ValueError("give --rate-limit or --plan-rate-limit, not both")
         made, version = organizations.update(connection, organization, change, actor=audit.command_line_actor())
         show_one({**made._asdict(), "effective": effective(settings, version)}, json=json)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(org, name="org")

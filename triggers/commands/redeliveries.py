@@ -27,6 +27,7 @@ from schemas.events import TEST_TYPE
 from schemas.ids import EventId, OrganizationId, RoundId, parse_event_id
 from schemas.problems import ProblemError
 from triggers.commands.dead import dead
+from triggers.commands.endpoints import endpoint
 from triggers.commands.output import Json, control_plane, show, show_one
 from triggers.commands.progress import reading
 
@@ -39,6 +40,7 @@ Since = Annotated[str, typer.Option(help=f"Events received from then on. {_TIME}
 Until = Annotated[str | None, typer.Option(help=f"Events received before then; now by default. {_TIME}")]
 
 
+@endpoint.command("test")
 def endpoint_test(
     endpoint_id: Id,
     event_type: Annotated[str, typer.Option("--type", help="Of the event that is made for it.")] = TEST_TYPE,
@@ -60,6 +62,7 @@ def endpoint_test(
         show_one(asked(settings, ask), json=json)
 
 
+@endpoint.command("retry")
 def endpoint_retry(endpoint_id: Id, event_id: EventArgument, json: Json = False) -> None:
     """Deliver one event of the inbox to a webhook endpoint again, with the whole schedule."""
     with control_plane() as (settings, connection):
@@ -74,6 +77,7 @@ def endpoint_retry(endpoint_id: Id, event_id: EventArgument, json: Json = False)
         show_one(asked(settings, ask), json=json)
 
 
+@endpoint.command("recover")
 def endpoint_recover(endpoint_id: Id, since: Since, until: Until = None, json: Json = False) -> None:
     """Deliver all that a webhook endpoint missed in a time: its dead letters, and what was held while it was disabled."""
     with control_plane() as (settings, connection):
@@ -205,9 +209,3 @@ def _time_ms(text: str) -> int:
     """An RFC 3339 time, or a duration before now. Raises `ValueError`."""
     found = SYSTEM.now_ms() - 1_000 * parse_duration_s(text) if text[-1:].isalpha() and "T" not in text else parse_time_ms(text)
     return min(max(found, 0), TIME_MAX_MS)
-
-
-def register(endpoint: typer.Typer) -> None:
-    endpoint.command("test")(endpoint_test)
-    endpoint.command("retry")(endpoint_retry)
-    endpoint.command("recover")(endpoint_recover)

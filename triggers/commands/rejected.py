@@ -136,3 +136,7 @@ def document(found: Reject) -> dict[str, Any]:
 
 def _base64(value: bytes | None) -> str | None:
     return None if value is None else base64.b64encode(value).decode()
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(rejected, name="rejected")

@@ -17,7 +17,6 @@ from access.replays import Replay, State, Wanted
 from access.times import parse_duration_s, parse_time_ms
 from projections.log_reader import LogError
 from projections.redeliveries import Redeliveries
-from projections.replay_routes import shown
 from projections.replays import Count, ask_for, count, resolve
 from runtime.clock import SYSTEM
 from runtime.settings import Settings
@@ -70,7 +69,7 @@ def start(
             raise RuntimeError(f"the log could not be read: {error}") from None
         told = {"events": counted.events, "endpoints": counted.shown(to.takers), "skipped": replays.skipped(to.skipped)}
         if dry_run:
-            show_one({**shown(wanted), "dry_run": True, **told} if json else _summary(wanted, counted, told), json=json)
+            show_one({**wanted.shown(), "dry_run": True, **told} if json else _summary(wanted, counted, told), json=json)
             return
         if not json:
             show_one(_summary(wanted, counted, told), json=False)
@@ -194,3 +193,7 @@ def _time_ms(text: str | None) -> int | None:
     if text is None:
         return None
     return SYSTEM.now_ms() - 1_000 * parse_duration_s(text) if text[-1:].isalpha() and "T" not in text else parse_time_ms(text)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(replay, name="replay")

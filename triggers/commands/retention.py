@@ -87,3 +87,7 @@ def _organizations(connection: Connection[Any], organization: str | None) -> lis
 def _tell(mark_ms: int) -> None:
     if sys.stderr.isatty():
         print(f"kept from {iso(mark_ms)}", file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(retention, name="retention")

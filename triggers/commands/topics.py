@@ -71,3 +71,7 @@ def row(one: Difference) -> dict[str, Any]:
 def _left(one: Difference) -> str:
     how = "with --dangerous" if one.kind == "dangerous" else "not from here"
     return f"{one.topic}: {one.setting} is {one.found}, declared is {one.wanted}: {how}: {one.why}"
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(topics, name="topics")

@@ -3,35 +3,48 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from triggers import commands
 from triggers.cli import app
-from triggers.commands import run
-from triggers.main import PROCESSES, app_for
+from triggers.main import COMMANDS, app_for
 
-#: What no process but the API needs, and none would ever free.
+#: Libraries that take long to import or much to keep, and the commands that cannot do without one of them.
 HEAVY = ["fastapi", "sqlalchemy", "alembic", "jsonschema_rs"]
+NEEDING = {"migrate", "openapi", "rebuild", "doctor", "backup", "restore", "event-type"}
 
 
-@pytest.mark.parametrize("command", sorted(PROCESSES))
-def test_a_process_is_started_without_the_libraries_of_other_commands(command: str) -> None:
+def named(application: Any) -> dict[str, Any]:
+    return dict(get_command(application).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_command_by_itself_is_what_it_is_in_the_whole_command_line_and_imports_no_library_of_others(command: str) -> None:
+    """By itself in a process that imports nothing else, or the whole one would have made it complete."""
     code = (
-        f"import json, sys; from triggers.main import app_for; app_for({command!r}); "
-        f"print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+        "import json, sys; from typer.main import get_command; from triggers.main import app_for; "
+        f"found = get_command(app_for({command!r})).commands[{command!r}]; "
+        "described = [sorted(getattr(found, 'commands', {})), [one.name for one in found.params], found.help]; "
+        f"print(json.dumps([described, [m for m in {HEAVY} if m in sys.modules]]))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(found.stdout) == []
+    described, heavy = json.loads(found.stdout)
+    whole = named(app)[command]
+    assert described == [sorted(getattr(whole, "commands", {})), [one.name for one in whole.params], whole.help]
+    assert command in NEEDING or heavy == []
 
 
-def test_a_process_command_is_the_same_in_both_command_lines() -> None:
-    whole = get_command(app).commands  # type: ignore[attr-defined]
-    for command in PROCESSES:
-        lean = get_command(app_for(command)).commands  # type: ignore[attr-defined]
-        assert lean[command].callback.__wrapped__ is whole[command].callback.__wrapped__ is getattr(run, command)
+def test_every_command_is_in_the_table_and_every_module_of_commands_is_used() -> None:
+    assert named(app).keys() == COMMANDS.keys()
+    used = {name for modules in COMMANDS.values() for name in modules}
+    registering = {path.stem for path in Path(commands.__path__[0]).glob("*.py") if "\ndef register(" in path.read_text()}
+    assert registering <= used
 
 
-@pytest.mark.parametrize("command", ["org", "--help", None])
+@pytest.mark.parametrize("command", ["--help", None, "no-such-command"])
 def test_everything_else_gets_the_whole_command_line(command: str | None) -> None:
-    assert app_for(command) is app
+    assert named(app_for(command)).keys() == COMMANDS.keys()

@@ -1,4 +1,4 @@
-"""Commands that prepare the tables; and the published contract."""
+"""`triggers openapi`: the published contract."""
 
 from __future__ import annotations
 
@@ -7,17 +7,8 @@ from typing import Annotated
 
 import typer
 
-from runtime import migrations
-from runtime.settings import Settings
-from triggers.commands.output import Json, explained, show_one
+from triggers.commands.output import explained
 from triggers.contract import contract
-
-
-def migrate(json: Json = False) -> None:
-    """Bring the database to the newest schema. Safe to run at any time, by many at once."""
-    with explained():
-        before, after = migrations.migrate(Settings().postgres)
-        show_one({"before": before, "after": after}, json=json)
 
 
 def openapi(
@@ -35,5 +26,4 @@ def openapi(
 
 
 def register(app: typer.Typer) -> None:
-    app.command("migrate")(migrate)
     app.command("openapi")(openapi)
