@@ -28,6 +28,7 @@ from runtime.settings import Settings
 from runtime.sql import compose, load
 
 _PAUSE_S: Final = 0.2
+_ALLOWED_MAX: Final = 16
 
 Ranges = Callable[[Shadow, Mapping[Place, Standing]], Awaitable[Mapping[Place, Range]]]
 
@@ -37,20 +38,28 @@ class Behind(Exception):
 
 
 class Swap:
-    """Tries until it is done or its time is up. Nothing changes before the one commit."""
+    """Tries until it is done or its time is up. Nothing changes before the one commit.
+
+    While live folds stand still for the exchange they are caught up with for certain; before, only where that is faster than they are. So
+    what they may be made to wait for grows as the time runs out: `swap_records_max` in its first half, twice that in the quarter after,
+    and so on, to `_ALLOWED_MAX` times as much.
+    """
 
     def __init__(self, settings: Settings, shadow: Shadow, reader: LogReader, clock: Clock) -> None:
         self._settings = settings
         self._shadow = shadow
         self._reader = reader
         self._clock = clock
+        self._allowed = settings.rebuild.swap_records_max
 
     async def run(
         self, ranges: Ranges, catch_up: Callable[[], Awaitable[None]], *, old_schema: str | None, actor: str, detail: Mapping[str, object]
     ) -> None:
         """Raises `RebuildError` when it could not be done within `swap_timeout_s`."""
-        deadline_s = self._clock.monotonic_s() + self._settings.rebuild.swap_timeout_s
+        timeout_s = self._settings.rebuild.swap_timeout_s
+        deadline_s = self._clock.monotonic_s() + timeout_s
         while True:
+            self._allowed = allowed(self._settings.rebuild.swap_records_max, deadline_s - self._clock.monotonic_s(), timeout_s)
             try:
                 async with self._shadow.connection.transaction():
                     await self._exchange(ranges, old_schema, actor, detail)
@@ -59,7 +68,7 @@ class Swap:
             except (Behind, psycopg.errors.LockNotAvailable) as error:
                 if self._clock.monotonic_s() > deadline_s:
                     raise RebuildError(
-                        f"the tables could not be exchanged within {self._settings.rebuild.swap_timeout_s:g} s ({error}): run it again; "
+                        f"the tables could not be exchanged within {timeout_s:g} s ({error}): run it again; "
                         "a long transaction of a reader shows in pg_stat_activity"
                     ) from None
                 if not isinstance(error, Behind):
@@ -108,5 +117,13 @@ class Swap:
 
     def _bounded(self, ranges: Mapping[Place, Range]) -> None:
         left = sum(part.end - part.begin for part in ranges.values())
-        if left > self._settings.rebuild.swap_records_max:
+        if left > self._allowed:
             raise Behind(f"{left} records are still to be folded: is `triggers process project` running, and does it keep up?")
+
+
+def allowed(records_max: int, left_s: float, timeout_s: float) -> int:
+    """Records the live folds may be made to wait for when so much of the time is left."""
+    times, share = 1, 0.5
+    while times < _ALLOWED_MAX and left_s <= share * timeout_s:
+        times, share = 2 * times, share / 2
+    return times * records_max

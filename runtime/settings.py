@@ -233,6 +233,7 @@ class RebuildSettings(_Section):
     #: Records that go into the shadow tables in one transaction.
     batch_records_max: Positive = 20_000
     #: Records still to be folded with which the swap may begin: live folds and acks wait while they are.
+    #: Up to sixteen times as many as `swap_timeout_s` runs out.
     swap_records_max: Positive = 2_000
     #: The swap lets go of every lock and tries again when it waited this long for one: readers queue behind it. Below Postgres's
     #: `deadlock_timeout` (1 s), so that no reader is ever chosen to end a deadlock.

@@ -51,7 +51,8 @@ def app_for(command: str | None) -> typer.Typer:
         no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Event-sourced triggers on Kafka.",
     )  # fmt: skip
     app.callback()(_has_commands)
-    wanted = [COMMANDS[command]] if command in COMMANDS else list(COMMANDS.values())
+    modules_of = COMMANDS.get(command or "")
+    wanted = list(COMMANDS.values()) if modules_of is None else [modules_of]
     for name in dict.fromkeys(modules[0] for modules in wanted):
         import_module(f"triggers.commands.{name}").register(app)
     for name in dict.fromkeys(name for modules in wanted for name in modules[1:]):
