@@ -18,7 +18,9 @@ from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
 from ingest.batches import BatchAdmission
 from ingest.catalogue import Catalogue
+from ingest.fast_path import FastPath
 from ingest.idempotency import Confirmed, Outcome, Reservation, Reservations, Wanted
+from ingest.middleware import security_headers
 from ingest.routes import PostBatch, PostEvents
 from runtime.clock import SYSTEM
 from runtime.kafka import Report
@@ -57,6 +59,12 @@ class Auth:
     def cached(self, _: str, address: str | None = None) -> Principal | None:
         return self.principal if self.known else None
 
+    def at_hand(self, _: bytes) -> Principal | None:
+        return self.principal if self.known else None
+
+    def used(self, _: Principal) -> None:
+        pass
+
     async def authenticate(self, _: str, address: str | None = None) -> Principal:
         await asyncio.sleep(self.slow_s)
         if self.principal is None:
@@ -78,6 +86,10 @@ class Tick:
         self.on_trip: Any = lambda: None
         self.up = True
 
+    @property
+    def connected(self) -> bool:
+        return self.up
+
     async def touch(self) -> None:
         self.on_trip()
         if not self.up:
@@ -94,6 +106,12 @@ class Quota:
 
     def ask(self, principal: Principal, count: int) -> asyncio.Future[Allowance]:
         return asyncio.ensure_future(self.take(principal, count))
+
+    def ask_for(self, principal: Principal, on_allowance: Callable[[Allowance], None]) -> bool:
+        if self.left <= 0:
+            return False
+        self.ask(principal, 1).add_done_callback(lambda done: on_allowance(done.result()))
+        return True
 
     async def take(self, _principal: Principal, count: int) -> Allowance:
         self.taken.append(count)
@@ -134,6 +152,17 @@ class Held:
         await self._tick.touch()
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         return Reservation(outcome, event_id if outcome == "reserved" else HELD, 1_500 if outcome == "pending" else 0)
+
+    def ask(self, key: str, event_id: EventId, fingerprint: str, owner: str, on_held: Callable[[Reservation | None], None]) -> None:
+        async def asked() -> None:
+            try:
+                held = await self.reserve(key, event_id, fingerprint, owner)
+            except RedisUnavailable:
+                on_held(None)
+            else:
+                on_held(held)
+
+        self._asking = asyncio.ensure_future(asked())
 
     async def reserve_all(self, wanted: Sequence[Wanted]) -> list[Reservation | None]:
         async def one(asked: Wanted) -> Reservation | None:
@@ -176,6 +205,16 @@ class Log:
     async def confirmed(self, sent: asyncio.Future[Report]) -> Report:
         return await sent
 
+    def post(self, organization: str, value: bytes, headers: Sequence[tuple[str, bytes | None]], on_report: Callable[[Any], None]) -> None:
+        def reported(done: asyncio.Future[Report]) -> None:
+            on_report(done.exception() or done.result())
+
+        self.send(organization, value, headers).add_done_callback(reported)
+
+    @staticmethod
+    def outcome(report: Any) -> ProblemError | None:
+        return report if isinstance(report, ProblemError) else None
+
     async def append(self, organization: str, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> Report:
         assert organization == ORGANIZATION
         await asyncio.sleep(self.slow_s)
@@ -207,7 +246,10 @@ class Api:
             cast(Appender, self.log),
             cast(DataKeys, data_keys),
         )
-        hot = {"/events": PostEvents(SETTINGS, SYSTEM, admission), "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
+        single = PostEvents(SETTINGS, SYSTEM, admission)
+        hot = {"/events": single, "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
+        parts: Any = (SETTINGS, SYSTEM, single, self.auth, self.quota, self.types, self.held, self.log, self.tick, security_headers(0))
+        fast_path = FastPath(*parts)
 
         def probe(name: str) -> Any:
             async def answer() -> bool | str:
@@ -242,8 +284,9 @@ class Api:
             yield
 
         self.app: Application = create_app(
-            settings or ApiSettings(), SYSTEM, hot, readiness, [router], version="1", background=background, docs=docs
-        )
+            settings or ApiSettings(), SYSTEM, hot, readiness, [router], version="1", background=background, fast_path=fast_path,
+            docs=docs,
+        )  # fmt: skip
 
     async def post(self, body: object = None, headers: list[tuple[bytes, bytes]] | None = None, **changes: Any) -> Answer:
         event = {"type": "a.b", "payload": {"n": 1}, **changes} if body is None else body
