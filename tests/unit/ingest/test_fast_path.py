@@ -14,7 +14,8 @@ from ingest.append import not_appended, unknown
 from ingest.connection import Cycle
 from runtime.settings import ApiSettings
 from schemas import codec
-from tests.unit.ingest.api import PRINCIPAL, Api
+from tests.unit.ingest.api import Api
+from tests.unit.ingest.fakes import PRINCIPAL
 from tests.unit.ingest.wire import House
 
 _MADE = re.compile(rb"(evt|req)_[0-9a-f-]{36}|\d{4}-\d\d-\d\dT[0-9:.]+Z|date: [^\r]+")
