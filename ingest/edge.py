@@ -46,7 +46,7 @@ class Endpoint:
     def __init__(self, clock: Clock, admission: Admission) -> None:
         self.clock = clock
         self.admission = admission
-        self._seconds = REQUEST_SECONDS.labels(self.route)
+        self._durations = REQUEST_SECONDS.durations(self.route)
 
     async def reply(self, caller: Caller, scope: Scope, receive: Receive, began_s: float) -> Reply:
         """Raises `ProblemError` and `ClientGone`."""
@@ -90,7 +90,7 @@ class Endpoint:
     def count(self, status: int, duration_s: float) -> None:
         """A request that was answered."""
         _requests[self.route, str(status)] += 1
-        self._seconds.observe(duration_s)
+        self._durations.add(duration_s)
 
     async def _refused(self, error: ProblemError, caller: Caller | None, context: Context, began_s: float) -> Reply:
         """A request that is refused for itself counts against the quota as any other."""
