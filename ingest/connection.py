@@ -68,6 +68,7 @@ class Cycle(RequestResponseCycle):
     response_complete = False
     chunked_encoding: bool | None = None
     expected_content_length = 0
+    scope: Any
     #: Bytes as long as they came in one part, which most do.
     body: Any = b""
     _event: asyncio.Event | None = None

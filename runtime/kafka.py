@@ -196,7 +196,7 @@ class Bus:
             raise AppendError("not_appended", "the producer is not started")
         if self._fatal is not None:
             raise AppendError("not_appended", f"the producer failed: {self._fatal}")
-        carried = list(headers) if headers else None
+        carried: Any = list(headers) if headers else None
         try:
             self._producer.produce(topic, value, key, partition, on_delivery=on_delivery, timestamp=timestamp_ms, headers=carried)
         except BufferError as error:
