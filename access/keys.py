@@ -74,7 +74,12 @@ def prefix(key: str) -> str:
 
 def digest(key: str) -> bytes:
     """SHA-256 of the whole key: 32 bytes. A key has over 300 bits of randomness, so no slow hash is needed."""
-    return hashlib.sha256(key.encode()).digest()
+    return digest_of(key.encode())
+
+
+def digest_of(key: bytes) -> bytes:
+    """As `digest`, of a key's bytes as they were sent."""
+    return hashlib.sha256(key).digest()
 
 
 def match(candidates: Iterable[KeyRow], hashed: bytes) -> KeyRow | None:

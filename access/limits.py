@@ -42,6 +42,10 @@ class Allowance(NamedTuple):
     reset_s: int
 
 
+#: Gets what a request got.
+OnAllowance = Callable[[Allowance], None]
+
+
 class _Quota(NamedTuple):
     """What is counted together."""
 
@@ -70,6 +74,16 @@ def rate_headers(allowance: Allowance) -> dict[str, str]:
         "RateLimit-Policy": f'"events";q={allowance.limit};w={WINDOW_S}',
         "RateLimit": f'"events";r={allowance.remaining};t={allowance.reset_s}',
     }
+
+
+def rate_lines(allowance: Allowance) -> bytes:
+    """The same as lines of an answer's head."""
+    return b'ratelimit-policy: "events";q=%d;w=%d\r\nratelimit: "events";r=%d;t=%d\r\n' % (
+        allowance.limit,
+        WINDOW_S,
+        allowance.remaining,
+        allowance.reset_s,
+    )
 
 
 def refused(allowance: Allowance) -> ProblemError:
@@ -152,11 +166,24 @@ class Limiter:
             refusal: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
             refusal.set_result(_allowance(quota, 0, 0, wait_ms))
             return refusal
+        return self._group(quota).add(count)
+
+    def ask_for(self, principal: Principal, on_allowance: OnAllowance) -> bool:
+        """As `ask` for one event; `on_allowance` is called once, never before this returns, and may not raise. False: ask `ask`, a quota
+        that is used up is answered there."""
+        quota = _Quota(principal.organization, principal.mode, limit_of(principal))
+        if self._used_up.kept and (until_ms := self._used_up.get(quota)) is not None and until_ms > self.local_ms():
+            return False
+        self._group(quota).join(1, on_allowance)
+        return True
+
+    def _group(self, quota: _Quota) -> _Group:
+        """What requests of this tick take from it."""
         group = self._open.get(quota)
         if group is None:
             group = self._open[quota] = _Group(self, quota)
             self._tick.run_late(self._script, (quota.redis_key,), group.late, group.answered)
-        return group.add(count)
+        return group
 
     def close_group(self, quota: _Quota, asked: int) -> tuple[int | str, ...]:
         """The script's arguments, once nobody can join the group any more."""
@@ -193,16 +220,19 @@ class _Group:
     def __init__(self, limiter: Limiter, quota: _Quota) -> None:
         self._limiter = limiter
         self._quota = quota
-        self._waiting: list[tuple[int, asyncio.Future[Allowance]]] = []
+        self._waiting: list[tuple[int, asyncio.Future[Allowance] | OnAllowance]] = []
         self._arguments: tuple[int | str, ...] | None = None
         self._sent_ms = 0
         self._asked = 0
 
     def add(self, count: int) -> asyncio.Future[Allowance]:
         future: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
-        self._waiting.append((count, future))
-        self._asked += count
+        self.join(count, future)
         return future
+
+    def join(self, count: int, waiter: asyncio.Future[Allowance] | OnAllowance) -> None:
+        self._waiting.append((count, waiter))
+        self._asked += count
 
     def late(self) -> tuple[int | str, ...]:
         """The script's arguments, when the round trip begins."""
@@ -223,11 +253,14 @@ class _Group:
         _quota_events["granted"] += granted
         if granted < asked:
             _quota_events["refused"] += asked - granted
-        for count, future in self._waiting:
+        for count, waiter in self._waiting:
             mine = min(count, granted)
             granted -= mine
-            if not future.done():
-                future.set_result(_allowance(self._quota, mine, left, reset_ms))
+            allowance = _allowance(self._quota, mine, left, reset_ms)
+            if callable(waiter):
+                waiter(allowance)
+            elif not waiter.done():
+                waiter.set_result(allowance)
 
 
 def _allowance(quota: _Quota, granted: int, left: int, reset_ms: int) -> Allowance:

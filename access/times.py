@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -18,7 +19,13 @@ _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 def rfc3339(unix_ms: int) -> str:
     """In UTC with milliseconds."""
-    return (_EPOCH + timedelta(milliseconds=unix_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, ms = divmod(unix_ms, 1000)
+    return f"{_to_the_second(second)}.{ms:03d}Z"
+
+
+@lru_cache(64)
+def _to_the_second(unix_s: int) -> str:
+    return (_EPOCH + timedelta(seconds=unix_s)).isoformat()[: -len("+00:00")]
 
 
 def iso(unix_ms: int | None) -> str | None:

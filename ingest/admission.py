@@ -11,18 +11,17 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
-from msgspec import Raw
-
 from access.auth import Authenticator, key_of
 from access.data_keys import DataKeys
 from access.http import Context
 from access.limits import Allowance, Limiter, refused
 from ingest.accept import Draft
 from ingest.append import Appender, unknown
-from ingest.arrivals import Arrival, record_headers
-from ingest.caller import Caller, told, too_slow_to_check
+from ingest.arrivals import Arrival, arrival_of, record_headers
+from ingest.begun import Begun
+from ingest.caller import Caller, reached, too_slow_to_check
 from ingest.catalogue import Catalogue
-from ingest.idempotency import Reservation, Reservations, redis_key
+from ingest.idempotency import Reservation, Reservations
 from runtime import crashpoints
 from runtime.clock import Clock
 from runtime.deadlines import Deadlines, Within
@@ -31,12 +30,11 @@ from runtime.metrics import RESERVATIONS
 from runtime.randomness import Randomness
 from runtime.redis import RedisUnavailable
 from runtime.settings import IngestSettings
-from schemas import codec, ids
-from schemas.events import SCHEMA_VERSION, Ingested
+from schemas import codec
+from schemas.events import Ingested
 from schemas.problems import ProblemError
 
 SCOPE: Final = "events:write"
-_OWNER_RANDOM_BYTES: Final = 12
 _PAUSE_FIRST_S: Final = 0.02
 _PAUSE_MAX_S: Final = 0.1
 
@@ -104,7 +102,7 @@ class Admission:
     async def one(self, caller: Caller, draft: Draft) -> Admitted:
         """Raises `ProblemError`; a 503's `outcome` says whether the event may be in the log."""
         arrival = self._arrival(caller, draft)
-        principal, authenticator = caller.principal, self._authenticator
+        principal = caller.principal
         try:
             validators = self._catalogue.known(principal.organization, principal.mode)
             if validators is None or validators.has(draft.type):
@@ -117,16 +115,43 @@ class Admission:
             counting = self._counting(caller, 1)
             if arrival.name is not None:
                 await self._reserve(arrival)
-            allowance = caller.allowance = await counting
-            if not allowance.granted:
-                raise refused(allowance)
-            if arrival.pending or arrival.checked != authenticator.changes or caller.changes != authenticator.changes:
-                with caller.within(too_slow_to_check):
-                    await self._still_valid(caller, arrival)
-                    await self._settle(caller, arrival)
-            event = arrival.to_append(self._window_s)
+            caller.allowance = await counting
+            event = await self._cleared(caller, arrival, caller.allowance)
         except ProblemError:
             await self._let_go(arrival)
+            raise
+        return await self._append(caller, arrival, event, caller.within)
+
+    async def _cleared(self, caller: Caller, arrival: Arrival, allowance: Allowance) -> Ingested:
+        """After the answers of Redis: the event, once nothing speaks against its append. Raises `ProblemError`."""
+        changes = self._authenticator.changes
+        if not allowance.granted:
+            raise refused(allowance)
+        if arrival.pending or arrival.checked != changes or caller.changes != changes:
+            with caller.within(too_slow_to_check):
+                await self._still_valid(caller, arrival)
+                await self._settle(caller, arrival)
+        return arrival.to_append(self._window_s)
+
+    def caller_of(self, begun: Begun) -> Caller:
+        """Who asks, of a request that comes from the fast path."""
+        key, changes = begun.key.decode("latin-1"), begun.arrival.checked
+        caller = Caller(begun.principal, key, None, changes, begun.context, self._deadlines, begun.deadline_s)
+        caller.allowance = begun.allowance
+        return caller
+
+    async def go_on(self, caller: Caller, begun: Begun) -> Admitted:
+        """As `one`, from where the fast path left it."""
+        arrival = begun.arrival
+        try:
+            if begun.error is not None:
+                raise begun.error
+            if begun.report is not None:
+                return Admitted(arrival.event, begun.report)
+            event = await self._cleared(caller, arrival, await self.count(caller, 1))
+        except ProblemError as error:
+            if error.members.get("outcome") != "unknown":
+                await self._let_go(arrival)
             raise
         return await self._append(caller, arrival, event, caller.within)
 
@@ -148,28 +173,7 @@ class Admission:
         validators.check(event_type, payload)
 
     def _arrival(self, caller: Caller, draft: Draft) -> Arrival:
-        principal, now_ms = caller.principal, self._clock.now_ms()
-        random = self._random.take(ids.RANDOM_BYTES + _OWNER_RANDOM_BYTES)
-        event = Ingested(
-            v=SCHEMA_VERSION,
-            id=ids.event_id(now_ms, random),
-            organization=principal.organization,
-            mode=principal.mode,
-            type=draft.type,
-            received_at_ms=now_ms,
-            fingerprint=draft.fingerprint,
-            dedup_key=draft.dedup_key,
-            subject=draft.subject,
-            occurred_at=draft.occurred_at,
-            content_type=draft.content_type,
-            base64=draft.base64,
-            cloudevent=None if draft.cloudevent is None else dict(draft.cloudevent),
-            payload=Raw(draft.payload),
-        )
-        if draft.dedup_key is None:
-            return Arrival(event, None, "", caller.changes)
-        name = redis_key(principal.organization, principal.mode, draft.dedup_key)
-        return Arrival(event, name, random[ids.RANDOM_BYTES :].hex(), caller.changes)
+        return arrival_of(caller.principal, draft, self._clock.now_ms(), self._random, caller.changes)
 
     async def _still_valid(self, caller: Caller, arrival: Arrival) -> None:
         """After a Redis round trip and before the append: the key and the schema as that round trip left them. Raises their problems."""
@@ -239,7 +243,7 @@ class Admission:
         if arrival.name is not None and arrival.may_hold:
             arrival.may_hold = False
             held_id = arrival.event.id if arrival.held is None else arrival.held.event_id
-            await told(self._reservations.release(arrival.name, held_id, arrival.owner))
+            await reached(self._reservations.release(arrival.name, held_id, arrival.owner))
 
     async def _append(self, caller: Caller, arrival: Arrival, event: Ingested, bounded: Bound) -> Admitted:
         """Append. What Redis is told afterwards is help for the next caller: not to have told it loses nothing, so nobody waits for it."""
@@ -256,12 +260,13 @@ class Admission:
         if arrival.name is not None:
             if crashpoints.armed:
                 crashpoints.reach("api.after_append")
-            self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms, _told)
+            self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms, told)
         return Admitted(event, report)
 
 
-def _told(told: bool) -> None:
-    if not told:
+def told(was: bool) -> None:
+    """Whether Redis was told of an append."""
+    if not was:
         _reservations["not_told"] += 1
     if crashpoints.armed:
         crashpoints.reach("api.after_confirm")

@@ -17,6 +17,7 @@ from access.http import context_of, install, problem_body, problem_headers
 from access.openapi import TEXT, answered, record
 from access.openapi_document import document
 from ingest import openapi
+from ingest.connection import Cycle
 from ingest.edge import Endpoint, Receive, Scope, Send
 from ingest.middleware import App, SecurityHeaders, page_policy, security_headers, with_cors
 from runtime.clock import Clock
@@ -129,8 +130,11 @@ class Front:
 class Application:
     """The whole ASGI application, what the server has to tell it, and its published contract."""
 
-    def __init__(self, app: App, readiness: Readiness, clock: Clock, contract: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, app: App, readiness: Readiness, clock: Clock, contract: Callable[[], dict[str, Any]], fast_path: Callable[[Cycle], bool]
+    ) -> None:
         self._app = app
+        self.fast_path = fast_path
         self.readiness = readiness
         self.clock = clock
         self.contract = contract
@@ -148,9 +152,10 @@ def create_app(
     *,
     version: str,
     background: Callable[[], AbstractAsyncContextManager[None]],
+    fast_path: Callable[[Cycle], bool] = lambda _: False,
     docs: bool = True,
 ) -> Application:
-    """The ASGI application. `hot`: endpoints by path, for POST. `docs` serves /docs.
+    """The ASGI application. `hot`: endpoints by path, for POST. `fast_path` is the server's. `docs` serves /docs.
 
     `background` is what runs beside requests, from before the first to after the last.
     """
@@ -180,7 +185,7 @@ def create_app(
     app.openapi = contract  # type: ignore[method-assign]
     front = with_cors(Front(hot, app, clock), settings.cors_origins)
     policies = {_DOCS_PATH: page_policy(_docs_page(app))} if docs else {}
-    return Application(SecurityHeaders(front, security_headers(settings.hsts_max_age_s), policies), readiness, clock, contract)
+    return Application(SecurityHeaders(front, security_headers(settings.hsts_max_age_s), policies), readiness, clock, contract, fast_path)
 
 
 def _docs_page(app: FastAPI) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from runtime.kafka import AppendError, Bus, Headers, Report
+from runtime.kafka import AppendError, Bus, Headers, OnReport, Report
 from runtime.lifecycle import beside
 from runtime.metrics import APPENDS
 from runtime.telemetry import log
@@ -49,9 +49,7 @@ class Appender:
 
     def send(self, organization: OrganizationId, value: bytes, headers: Headers) -> asyncio.Future[Report]:
         """Send without waiting: what is sent first is first in the log. Raises the problem `not-appended`; the rest is `confirmed`'s."""
-        if self._bus.outstanding >= self._in_flight_max:
-            _appends["not_appended"] += 1
-            raise not_appended("Too many events are waiting for the log.")
+        self._check_room()
         try:
             return self._bus.send(EVENTS_INGESTED, value, record_key(organization), headers=headers)
         except AppendError as error:
@@ -65,6 +63,27 @@ class Appender:
             raise _problem_of(error) from error
         _appends["appended"] += 1
         return report
+
+    def post(self, organization: OrganizationId, value: bytes, headers: Headers, on_report: OnReport) -> None:
+        """As `send`; what `on_report` gets has to go through `outcome`. It may not raise."""
+        self._check_room()
+        try:
+            self._bus.post(EVENTS_INGESTED, value, record_key(organization), headers, on_report)
+        except AppendError as error:
+            raise _problem_of(error) from error
+
+    @staticmethod
+    def outcome(report: Report | AppendError) -> ProblemError | None:
+        """Count what became of what was posted. The problem that `confirmed` raises, if it is one."""
+        if isinstance(report, AppendError):
+            return _problem_of(report)
+        _appends["appended"] += 1
+        return None
+
+    def _check_room(self) -> None:
+        if self._bus.outstanding >= self._in_flight_max:
+            _appends["not_appended"] += 1
+            raise not_appended("Too many events are waiting for the log.")
 
     async def stop(self) -> None:
         await self._bus.flush()

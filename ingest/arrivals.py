@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
+from access.auth import Principal
 from access.envelopes import DataKey
 from access.http import Context
-from ingest.idempotency import Outcome, Reservation
+from ingest.accept import Draft
+from ingest.idempotency import Outcome, Reservation, redis_key
 from runtime.kafka import Headers
-from schemas import codec
-from schemas.events import Ingested
+from runtime.randomness import Randomness
+from schemas import codec, ids
+from schemas.events import SCHEMA_VERSION, Ingested
 from schemas.problems import DUPLICATE, IN_FLIGHT, KEY_REUSED, ProblemError
 
+_OWNER_RANDOM_BYTES: Final = 12
 _MAY_APPEND: Final[tuple[Outcome, ...]] = ("reserved", "takeover")
 
 
@@ -80,6 +85,31 @@ class Arrival:
             IN_FLIGHT, "Another request with this idempotency key is under way. Ask again in a moment.",
             headers={"Retry-After": str(max(1, -(-held.remaining_ms // 1000)))}, members={"id": held.event_id},
         )  # fmt: skip
+
+
+def arrival_of(principal: Principal, draft: Draft, now_ms: int, randomness: Randomness, changes: int) -> Arrival:
+    """The event a draft becomes, with an id of its own. `changes`: the epoch count at which the principal's key was valid."""
+    random = randomness.take(ids.RANDOM_BYTES + _OWNER_RANDOM_BYTES)
+    event = Ingested(
+        v=SCHEMA_VERSION,
+        id=ids.event_id(now_ms, random),
+        organization=principal.organization,
+        mode=principal.mode,
+        type=draft.type,
+        received_at_ms=now_ms,
+        fingerprint=draft.fingerprint,
+        dedup_key=draft.dedup_key,
+        subject=draft.subject,
+        occurred_at=draft.occurred_at,
+        content_type=draft.content_type,
+        base64=draft.base64,
+        cloudevent=None if draft.cloudevent is None else dict(draft.cloudevent),
+        payload=Raw(draft.payload),
+    )
+    if draft.dedup_key is None:
+        return Arrival(event, None, "", changes)
+    name = redis_key(principal.organization, principal.mode, draft.dedup_key)
+    return Arrival(event, name, random[ids.RANDOM_BYTES :].hex(), changes)
 
 
 def first_of_each_key(arrivals: Mapping[int, Arrival]) -> tuple[list[int], list[int]]:

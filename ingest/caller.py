@@ -58,7 +58,7 @@ class Caller:
         return Within(self._deadlines, self.deadline_s, problem)
 
 
-async def told(trip: Awaitable[Any]) -> None:
+async def reached(trip: Awaitable[Any]) -> None:
     try:
         await trip
     except RedisUnavailable:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from ingest.refusals import Refusals
 from runtime.settings import ApiSettings
@@ -32,14 +32,25 @@ class Phase(Enum):
 
 
 class Server:
-    """What all connections of a server share."""
+    """What all connections of a server share. `fast_path` takes whole requests before the application does; False for those it leaves."""
 
-    def __init__(self, settings: ApiSettings, refusals: Refusals, *, connections_max: int) -> None:
+    def __init__(
+        self, settings: ApiSettings, refusals: Refusals, *, connections_max: int, fast_path: Callable[[Cycle], bool] = lambda _: False
+    ) -> None:
         self.settings = settings
         self.refusals = refusals
         self.connections_max = connections_max
+        self.fast_path = fast_path
         #: Every answer from now on is its connection's last.
         self.draining = False
+        self._headers: Sequence[tuple[bytes, bytes]] = ()
+        self._lines = b""
+
+    def lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """Header lines. uvicorn's own headers (the date) are another list once a second and the same for every answer until then."""
+        if headers is not self._headers:
+            self._headers, self._lines = headers, b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._lines
 
 
 class Cycle(RequestResponseCycle):
@@ -49,9 +60,76 @@ class Cycle(RequestResponseCycle):
     own `send` looks at each with two regular expressions and writes twice; it takes over for everything else, and for what is not valid.
     """
 
-    wants_keep_alive: bool
-    refusals: Refusals
+    # What uvicorn sets for each request.
+    disconnected = False
+    keep_alive = False  # an answer that comes before the request is whole is the last
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+    scope: Any
+    #: Bytes as long as they came in one part, which most do.
+    body: Any = b""
+    _event: asyncio.Event | None = None
+    _taken = False
     _head = b""
+
+    def __init__(self, connection: Connection, server: Server, scope: Any, *, wants_keep_alive: bool) -> None:
+        self.connection = connection
+        self.server = server
+        self.scope = scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger = connection.logger
+        self.access_logger = connection.access_logger
+        self.access_log = connection.access_log
+        self.default_headers = connection.server_state.default_headers
+        self.on_response = connection.on_response_complete
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.wants_keep_alive = wants_keep_alive
+
+    @property
+    def message_event(self) -> asyncio.Event:  # type: ignore[override]
+        """Made once somebody waits for what comes: most bodies are whole before."""
+        if self._event is None:
+            self._event = asyncio.Event()
+            if self.body or self.disconnected or self.response_complete or not (self.more_body or self._taken):
+                self._event.set()
+        return self._event
+
+    def wake(self) -> None:
+        """Something came, or nothing more will."""
+        if self._event is not None:
+            self._event.set()
+
+    def add(self, part: bytes) -> int:
+        """A part of the body; how many bytes of it wait now."""
+        if not self.body:
+            self.body = part
+        else:
+            if isinstance(self.body, bytes):
+                self.body = bytearray(self.body)
+            self.body += part
+        self.wake()
+        return len(self.body)
+
+    def answer(self, head: bytes, body: bytes) -> bool:
+        """Write a whole answer at once. False, and nothing is written, while the caller does not take what was written before.
+
+        `head`: status line and header lines, each with its CRLF, the length of `body` among them. None of it is looked at.
+        """
+        if self.flow.write_paused:
+            return False
+        if self.disconnected:
+            return True
+        self.response_started = self.response_complete = True
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join((head, self.server.lines(self.default_headers), end, body)))
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+        return True
 
     async def send(self, message: Any) -> None:
         kind = message["type"]
@@ -65,7 +143,7 @@ class Cycle(RequestResponseCycle):
                 self.expected_content_length = 0
                 self.response_complete = True
                 self.transport.write(head if self.scope["method"] == "HEAD" else head + body)
-                self.message_event.set()
+                self.wake()
                 if not self.keep_alive:
                     self.transport.close()
                 self.on_response()
@@ -77,8 +155,9 @@ class Cycle(RequestResponseCycle):
         """The body, if all of it is here and nobody has asked for it: what `receive` would give, without waiting. None otherwise."""
         if self.more_body or self.disconnected or self.response_complete:
             return None
-        body, self.body = bytes(self.body), bytearray()
-        self.message_event.clear()
+        body, self.body, self._taken = bytes(self.body), b"", True
+        if self._event is not None:
+            self._event.clear()
         if self.flow.read_paused:
             self.flow.resume_reading()
         return body
@@ -111,15 +190,31 @@ class Cycle(RequestResponseCycle):
     async def send_500_response(self) -> None:
         """The application ended without an answer: cut off by the shutdown, or by an error nobody caught."""
         stopped = isinstance(sys.exc_info()[1], asyncio.CancelledError)
-        for message in self.refusals.unanswered(self.scope, stopped=stopped):
+        for message in self.server.refusals.unanswered(self.scope, stopped=stopped):
             await self.send(cast(Any, message))
 
 
-class Connection(Protocol):
-    """What decides when a connection ends."""
+class Connection(HttpToolsProtocol):
+    """What a request and its transport know of their connection."""
 
-    def finish(self) -> None: ...
-    def is_closing(self) -> bool: ...
+    def finish(self) -> None:
+        """End it after what was written."""
+        raise NotImplementedError
+
+    def is_closing(self) -> bool:
+        raise NotImplementedError
+
+    def scope_of(self, version: str, method: bytes, path: str, raw_path: bytes, query: bytes) -> dict[str, Any]:
+        """The ASGI scope of the request whose headers came last."""
+        return {
+            "type": "http", "asgi": {"version": self.asgi_version, "spec_version": "2.3"}, "http_version": version, "server": self.server,
+            "client": self.client, "scheme": self.scheme, "method": method.decode("ascii"), "root_path": self.root_path, "path": path,
+            "raw_path": raw_path, "query_string": query, "headers": self.headers, "state": self.app_state.copy(),
+        }  # fmt: skip
+
+    def start_task(self, cycle: Cycle) -> None:
+        """Give the request to the application, in a task of its own."""
+        raise NotImplementedError
 
 
 class Closing:

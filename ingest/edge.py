@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from access.http import Context, context_of, problem_body, problem_headers
 from access.limits import rate_headers, refused
 from ingest.admission import Admission, Admitted
+from ingest.begun import BEGUN, Begun
 from ingest.bodies import ClientGone
 from ingest.caller import Caller
 from runtime.clock import Clock
@@ -45,21 +46,30 @@ class Endpoint:
     def __init__(self, clock: Clock, admission: Admission) -> None:
         self.clock = clock
         self.admission = admission
-        self._seconds = REQUEST_SECONDS.labels(self.route)
+        self._durations = REQUEST_SECONDS.durations(self.route)
 
     async def reply(self, caller: Caller, scope: Scope, receive: Receive, began_s: float) -> Reply:
         """Raises `ProblemError` and `ClientGone`."""
         raise NotImplementedError
 
+    async def resume(self, caller: Caller, begun: Begun) -> Reply:
+        """As `reply`, for a request that comes from the fast path. Raises `ProblemError`."""
+        raise NotImplementedError
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began_s = self.clock.monotonic_s()
-        context = context_of(scope["headers"], self.clock)
+        begun: Begun | None = scope.get(BEGUN)
+        began_s = self.clock.monotonic_s() if begun is None else begun.began_s
+        context = context_of(scope["headers"], self.clock) if begun is None else begun.context
         caller: Caller | None = None
         try:
-            deadline_s = asyncio.get_running_loop().time() + self.deadline_s
-            client = scope.get("client")
-            caller = await self.admission.caller(scope["headers"], None if client is None else client[0], context, deadline_s)
-            answer = await self.reply(caller, scope, receive, began_s)
+            if begun is None:
+                deadline_s = asyncio.get_running_loop().time() + self.deadline_s
+                client = scope.get("client")
+                caller = await self.admission.caller(scope["headers"], None if client is None else client[0], context, deadline_s)
+                answer = await self.reply(caller, scope, receive, began_s)
+            else:
+                caller = self.admission.caller_of(begun)
+                answer = await self.resume(caller, begun)
         except ProblemError as error:
             answer = await self._refused(error, caller, context, began_s)
             if error.problem is INVALID_KEY:
@@ -75,8 +85,12 @@ class Endpoint:
         if caller is not None and caller.allowance is not None:
             headers.update(rate_headers(caller.allowance))
         await send_whole(send, answer.status, headers, answer.body)
-        _requests[self.route, str(answer.status)] += 1
-        self._seconds.observe(self.clock.monotonic_s() - began_s)
+        self.count(answer.status, self.clock.monotonic_s() - began_s)
+
+    def count(self, status: int, duration_s: float) -> None:
+        """A request that was answered."""
+        _requests[self.route, str(status)] += 1
+        self._durations.add(duration_s)
 
     async def _refused(self, error: ProblemError, caller: Caller | None, context: Context, began_s: float) -> Reply:
         """A request that is refused for itself counts against the quota as any other."""

@@ -32,6 +32,9 @@ class Reservation(NamedTuple):
     remaining_ms: int
 
 
+OnHeld = Callable[[Reservation | None], None]
+
+
 class Wanted(NamedTuple):
     """A key to be reserved for an event; `owner` is the request's alone."""
 
@@ -71,6 +74,15 @@ class Reservations:
         """Atomically: take the key for `event_id`, take over a lapsed lease under its old id, or say who holds it."""
         arguments = self._lease_ms, self._window_ms + self._lease_ms, event_id, fingerprint, owner
         return self._tick.run_read(_first, self._reserve, (key,), arguments)
+
+    def ask(self, key: str, event_id: EventId, fingerprint: str, owner: str, on_held: OnHeld) -> None:
+        """As `reserve`; `on_held` is called once with the answer, None without one, never before this returns. It may not raise."""
+
+        def answered(answer: Any) -> None:
+            on_held(None if isinstance(answer, RedisUnavailable) else _first(answer))
+
+        arguments = self._lease_ms, self._window_ms + self._lease_ms, event_id, fingerprint, owner
+        self._tick.tell(self._reserve, (key,), arguments, answered)
 
     def confirm(self, key: str, event_id: EventId, fingerprint: str, appended_at_ms: int, on_told: Callable[[bool], None]) -> None:
         """Its event is in the log. Nobody waits for it; `on_told` is called once, with whether Redis was told.

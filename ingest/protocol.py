@@ -15,11 +15,10 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ingest import heads
-from ingest.connection import WHOLE_BODY, Closing, Cycle, Phase, Server, Unsent
+from ingest.connection import WHOLE_BODY, Closing, Connection, Cycle, Phase, Server, Unsent
 from ingest.heads import Refused
 
 #: Discarded after a last answer in the middle of a request; then the connection is reset.
@@ -34,7 +33,7 @@ _ALWAYS_ANSWERED: Final = b"/health"
 _IDLE, _HEAD, _BODY, _BUSY, _CLOSING = Phase
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(Connection):
     """One connection. `sweep` has to be called about twice a second: one look at all connections costs less than timers of each."""
 
     def __init__(
@@ -51,14 +50,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes_max = server.settings.head_bytes_max
         self._headers_max = server.settings.headers_max
         self._inner: asyncio.Transport
-        self._phase = _IDLE
-        #: When the phase began, in loop time; 0 until `data_received` ends.
-        self._since_s = 0.0
+        #: The phase, and when it began in loop time; 0 until `data_received` ends.
+        self._phase, self._since_s = _IDLE, 0.0
         #: Bytes since anything came out of the parser: what it may be holding.
         self._unparsed = 0
         self._head_size = 0
         self._hosts = 0
         self._host = b""
+        #: What was good once is good again: most requests of a connection have the same host and target.
+        self._good_host, self._good_target = b"", (b"", b"", "", b"")
+        #: Whether the cycle that is to be answered still waits for its body, and nobody knows of it.
+        self._waits = False
         #: The cycle that is being answered. `self.cycle` is the newest, `self.pipeline` what waits between them.
         self._active: Cycle | None = None
         #: A refusal that waits for the answers before it.
@@ -84,8 +86,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if (active := self._active) is not None and not active.response_complete:
             active.disconnected = True
-            active.message_event.set()
+            active.wake()
         self.pipeline.clear()
+        self._waits = False
         self._phase = _CLOSING
         super().connection_lost(exc)
 
@@ -150,8 +153,12 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._unparsed > self._head_bytes_max:
                 raise heads.head_too_large(self._head_bytes_max)
         except Refused as refused:
+            self._waits = False
             self._refuse(refused)
         else:
+            if self._waits:
+                self._waits = False
+                self.start_task(cast(Cycle, self._active))
             if not self._since_s:
                 self._since_s = self.loop.time()
 
@@ -185,7 +192,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self._retelling:
             return
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._phase, self._since_s = _HEAD, 0.0
         self._head_size = self._hosts = 0
 
@@ -227,68 +234,56 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._retelling:
             return
         version, method = self.parser.get_http_version(), self.parser.get_method()
-        heads.check_host(version, self._hosts, self._host)
-        path, query = heads.split_target(self.url, self._host if self._hosts else None)
+        if self._host != self._good_host or self._hosts != 1 or version != "1.1":
+            heads.check_host(version, self._hosts, self._host)
+            self._good_host = self._host
+        target, path, text, query = self._good_target
+        if self.url != target:
+            path, query = heads.split_target(self.url, self._host if self._hosts else None)
+            text = unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii")
+            if self.url.startswith(b"/"):  # another form is good for its host alone
+                self._good_target = self.url, path, text, query
         self._unparsed = 0
-        scope = self.scope
-        scope["method"] = method.decode("ascii")
-        scope["raw_path"] = path
-        scope["path"] = unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii")
-        scope["query_string"] = query
         if version != "1.1":
-            scope["http_version"] = version
             self.expect_100_continue = False  # RFC 9110 section 10.1.1
+        scope = self.scope_of(version, method, text, path, query)
         if len(self.tasks) >= self._settings.requests_max and not path.startswith(_ALWAYS_ANSWERED):
             raise heads.overloaded("Too many requests are under way.", scope)
         if len(self.pipeline) >= self._settings.pipelined_max:
             raise heads.overloaded("Too many requests wait on this connection.", scope)
-        self.cycle = cycle = Cycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=False,  # an answer that comes before the request is whole is the last
-            on_response=self.on_response_complete,
-        )
-        cycle.wants_keep_alive, cycle.refusals = version == "1.1" and self.parser.should_keep_alive(), self._server.refusals
-        scope[WHOLE_BODY] = cycle.whole_body  # type: ignore[typeddict-unknown-key]
+        self.cycle = cycle = Cycle(self, self._server, scope, wants_keep_alive=version == "1.1" and self.parser.should_keep_alive())
         if self.parser.should_upgrade():
             framings = [header for header in self.headers if header[0] in _FRAMING]
             self._framing = framings[0] if framings else None
         self._phase, self._since_s = _BODY, 0.0
         if self._active is None or self._active.response_complete:
-            self._start(cycle)
+            self._active, self._waits = cycle, True
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
-        cycle = self.cycle
-        if cycle.response_complete:
-            return
-        cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
+        cycle = cast(Cycle, self.cycle)
+        if not cycle.response_complete and cycle.add(body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         if self._framing is not None:
             return
         self._unparsed = 0
         self._phase = _BUSY if self._phase is _BODY else self._phase
-        cycle: Any = self.cycle
+        cycle = cast(Cycle, self.cycle)
         if cycle.response_complete:
             return
         if not cycle.response_started:
             cycle.keep_alive = cycle.wants_keep_alive and not self._server.draining
         cycle.more_body = False
-        cycle.message_event.set()
+        if self._waits and cycle is self._active:
+            self._waits = False
+            self._start(cycle)
+        else:
+            cycle.wake()
 
     # What goes
 
@@ -306,6 +301,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start(self, cycle: Cycle) -> None:
         self._active = cycle
+        if cycle.more_body or not self._server.fast_path(cycle):
+            self.start_task(cycle)
+
+    def start_task(self, cycle: Cycle) -> None:
+        cycle.scope[WHOLE_BODY] = cycle.whole_body
         self._start_asgi_task(cycle, self.app)
 
     def _refuse(self, refused: Refused) -> None:
@@ -320,7 +320,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             else:
                 active.disconnected = True
-                active.message_event.set()
+                active.wake()
                 self._end_with(words)
                 return
         if active is None or active.response_complete:

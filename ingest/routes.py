@@ -12,6 +12,7 @@ from access.times import rfc3339
 from ingest import formats
 from ingest.admission import Admission, Admitted
 from ingest.batches import BatchAdmission, Outcome
+from ingest.begun import Begun
 from ingest.bodies import body_at_hand, read_body
 from ingest.caller import Caller
 from ingest.edge import JSON, Endpoint, Receive, Reply, Scope, log_append, log_refusal, too_slow_body, with_outcome
@@ -44,8 +45,17 @@ class PostEvents(Endpoint):
             with caller.within(too_slow_body):
                 body = await read_body(headers, receive, shape.coding, bytes_max=self._body_bytes_max, what=self._too_large)
         draft = formats.one(body, headers, shape, payload_bytes_max=self._payload_bytes_max)
-        admitted = await self.admission.one(caller, draft)
+        return self._appended(await self.admission.one(caller, draft), caller, began_s)
+
+    async def resume(self, caller: Caller, begun: Begun) -> Reply:
+        return self._appended(await self.admission.go_on(caller, begun), caller, begun.began_s)
+
+    def _appended(self, admitted: Admitted, caller: Caller, began_s: float) -> Reply:
         log_append(admitted, caller.context, self.clock.monotonic_s() - began_s)
+        return self.created(admitted)
+
+    def created(self, admitted: Admitted) -> Reply:
+        """The answer of an event that is in the log."""
         document = _created(admitted, self._window_s)
         return Reply(201, _encoder.encode(document), {"Content-Type": JSON, "Location": f"/events/{admitted.event.id}"})
 

@@ -39,7 +39,10 @@ async def serve(app: Application, settings: ApiSettings, stop: asyncio.Event) ->
     more and what is under way gets `shutdown_timeout_s`.
     """
     shared = Server(
-        settings, Refusals(app.clock, security_headers(settings.hsts_max_age_s)), connections_max=room_for(settings.connections_max)
+        settings,
+        Refusals(app.clock, security_headers(settings.hsts_max_age_s)),
+        connections_max=room_for(settings.connections_max),
+        fast_path=app.fast_path,
     )
     server = _Uvicorn(configured(app, settings, partial(BoundedProtocol, shared)))
 

@@ -9,18 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 GRAIN_S: Final = 0.05
+
+
+class Step(Protocol):
+    """What has a limit."""
+
+    def expire(self) -> None:
+        """Its time is over. Called at most once, and never after it has left its set."""
 
 
 class Deadlines:
     """The steps under way, by the time their limit ends. All methods belong to the event loop's thread."""
 
     def __init__(self) -> None:
-        self._due: dict[int, set[Within]] = {}
+        self._due: dict[int, set[Step]] = {}
 
-    def add(self, step: Within, at_s: float) -> set[Within]:
+    def add(self, step: Step, at_s: float) -> set[Step]:
         """`at_s`: loop time. The set to leave when the step has ended."""
         slot = int(at_s / GRAIN_S) + 1
         due = self._due.get(slot)

@@ -26,6 +26,7 @@ from schemas.topics import EVENTS_INGESTED, MESSAGE_BYTES_MAX
 LIBRDKAFKA_LOGGER: Final = logging.getLogger("librdkafka")
 
 Headers = Sequence[tuple[str, bytes | None]]
+OnReport = Callable[["Report | AppendError"], None]
 Outcome = Literal["not_appended", "unknown"]
 
 #: How often librdkafka is asked while records are under way, at most and at least, and while none are (for errors).
@@ -132,6 +133,9 @@ class Bus:
         self._fatal: str | None = None
         self._brokers_down = False
         self._outstanding: set[asyncio.Future[Report]] = set()
+        #: Records of `post` under way, and who waits until there are none.
+        self._posted = 0
+        self._none_posted: asyncio.Future[None] | None = None
         self._producer: Producer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The next poll, whether it comes soon, and when the last report came or the first record after a pause was sent.
@@ -149,7 +153,7 @@ class Bus:
     @property
     def outstanding(self) -> int:
         """Records sent and not yet reported."""
-        return len(self._outstanding)
+        return len(self._outstanding) + self._posted
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -168,22 +172,33 @@ class Bus:
         timestamp_ms: int = 0,
     ) -> asyncio.Future[Report]:
         """Queue one record; never blocks. Raises `AppendError("not_appended")` if it cannot even be queued."""
-        if self._producer is None or self._loop is None:
+        future: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        self._produce(topic, value, key, headers, partial(self._reported, future), partition, timestamp_ms)
+        self._outstanding.add(future)
+        return future
+
+    def post(self, topic: str, value: bytes, key: bytes, headers: Headers, on_report: OnReport) -> None:
+        """As `send`; `on_report` is called once with what `send`'s future gets, never before this returns. It may not raise."""
+        self._produce(topic, value, key, headers, partial(self._post_reported, on_report))
+        self._posted += 1
+
+    def _produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        on_delivery: Callable[[KafkaError | None, Message], None],
+        partition: int = -1,
+        timestamp_ms: int = 0,
+    ) -> None:
+        if self._producer is None:
             raise AppendError("not_appended", "the producer is not started")
         if self._fatal is not None:
             raise AppendError("not_appended", f"the producer failed: {self._fatal}")
-        future: asyncio.Future[Report] = self._loop.create_future()
-
+        carried: Any = list(headers) if headers else None
         try:
-            self._producer.produce(
-                topic,
-                value,
-                key,
-                partition,
-                on_delivery=partial(self._reported, future),
-                timestamp=timestamp_ms,
-                headers=list(headers) if headers else None,
-            )
+            self._producer.produce(topic, value, key, partition, on_delivery=on_delivery, timestamp=timestamp_ms, headers=carried)
         except BufferError as error:
             if self._gapless:
                 die(f"producer queue full: {error}")
@@ -192,12 +207,10 @@ class Bus:
             if self._gapless:
                 die(f"produce to {topic} refused: {error}")
             raise AppendError("not_appended", str(error)) from error
-        self._outstanding.add(future)
         if not self._hurried:
             self._hurried = True
             self._progress_s = time.monotonic()
             self._poll_in(_POLL_S)
-        return future
 
     async def reachable(self, timeout_s: float) -> bool:
         """Whether a broker answers a metadata request within `timeout_s`: for readiness, not for the path of an event."""
@@ -213,16 +226,24 @@ class Bus:
 
     async def flush(self) -> None:
         """Wait for the report of everything sent before this call; failures stay with their futures."""
-        if pending := tuple(self._outstanding):
+        if pending := self._pending():
             await asyncio.wait(pending)
 
     async def stop(self) -> None:
         """Wait a bounded time for what is outstanding, then poll no more."""
-        if pending := tuple(self._outstanding):
+        if pending := self._pending():
             await asyncio.wait(pending, timeout=_CLOSE_TIMEOUT_S)
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
+
+    def _pending(self) -> Sequence[asyncio.Future[Any]]:
+        """What is under way. What was posted is one thing: over when nothing posted is under way any more."""
+        if not self._posted:
+            return tuple(self._outstanding)
+        if self._none_posted is None:
+            self._none_posted = asyncio.get_running_loop().create_future()
+        return (*self._outstanding, self._none_posted)
 
     def _poll_in(self, seconds: float) -> None:
         if self._timer is not None:
@@ -234,13 +255,13 @@ class Bus:
         producer, now_s = self._producer, time.monotonic()
         if producer is None or self._closing:
             return
-        waiting = len(self._outstanding)
+        waiting = self.outstanding
         try:
             producer.poll(0)
         except KafkaException as error:  # confluent-kafka raises what is fatal here, and does not call `error_cb` with it
             self._error(error.args[0])  # what was under way is still reported
         finally:
-            self._again(now_s, progress=len(self._outstanding) < waiting)
+            self._again(now_s, progress=self.outstanding < waiting)
 
     def _again(self, now_s: float, *, progress: bool) -> None:
         """After a poll: count what it confirmed, and settle when the next one is due."""
@@ -249,7 +270,7 @@ class Bus:
         self._confirmed.clear()
         if progress:
             self._progress_s = now_s
-        self._hurried = bool(self._outstanding)
+        self._hurried = self.outstanding > 0
         if not self._hurried:
             self._poll_in(_POLL_IDLE_S)
             return
@@ -261,19 +282,32 @@ class Bus:
     def _reported(self, future: asyncio.Future[Report], error: KafkaError | None, message: Message) -> None:
         """librdkafka's report of one record, within `_poll`."""
         self._outstanding.discard(future)
+        report = self._report(error, message)
+        if future.done():
+            return
+        if isinstance(report, Report):
+            future.set_result(report)
+        else:
+            future.set_exception(report)
+            future.exception()  # a caller that went away need not be told
+
+    def _post_reported(self, on_report: OnReport, error: KafkaError | None, message: Message) -> None:
+        self._posted -= 1
+        if not self._posted and self._none_posted is not None:
+            self._none_posted.set_result(None)
+            self._none_posted = None
+        on_report(self._report(error, message))
+
+    def _report(self, error: KafkaError | None, message: Message) -> Report | AppendError:
         topic = message.topic() or ""
         if error is None:
             self._brokers_down = False
             self._confirmed[topic] = self._confirmed.get(topic, 0) + 1
-            if not future.done():
-                future.set_result(Report(topic, message.partition() or 0, message.offset() or 0, message.timestamp()[1]))
-            return
+            return Report(topic, message.partition() or 0, message.offset() or 0, message.timestamp()[1])
         PRODUCE_FAILURES.labels(topic).inc()
         if self._gapless:
             die(f"a record to {topic} was not delivered: {error}")
-        if not future.done():
-            future.set_exception(AppendError("not_appended" if error.code() in _NOT_APPENDED else "unknown", error.str()))
-            future.exception()  # a caller that went away need not be told
+        return AppendError("not_appended" if error.code() in _NOT_APPENDED else "unknown", error.str())
 
     def _error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -141,6 +141,11 @@ class RedisTick:
     def available(self) -> bool:
         return self._clock.monotonic_s() >= self._closed_until_s
 
+    @property
+    def connected(self) -> bool:
+        """Whether what is asked now is sent within this tick of the event loop or behind a round trip, as far as is known."""
+        return not self._closed_until_s and self._wire is not None and len(self._waiting) < _WAITING_MAX
+
     def execute(self, *command: str | bytes | int) -> asyncio.Future[Any]:
         """Queue one command for the next round trip. The future fails with `RedisUnavailable`."""
         future = asyncio.get_running_loop().create_future()

@@ -28,7 +28,9 @@ from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
 from ingest.batches import BatchAdmission
 from ingest.catalogue import Catalogue
+from ingest.fast_path import FastPath
 from ingest.idempotency import Reservations
+from ingest.middleware import security_headers
 from ingest.routes import PostBatch, PostEvents
 from projections import endpoint_routes as attempt_routes
 from projections import redelivery_routes, replay_routes
@@ -51,7 +53,6 @@ def make_api(settings: Settings) -> Application:
     """Everything of the API process, wired. Raises `access.secrets.KeyringError` without master keys."""
     ingest, clock = settings.ingest, SYSTEM
     keyring = Keyring.from_setting(settings.master_keys.get_secret_value())
-    cursor_key = keyring.derive(b"cursor")
     connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="api")
     authenticator = Authenticator(ingest, clock, connections, settings.access)
     tick = RedisTick(settings.redis, clock, watch=epoch_key(), on_watched=authenticator.on_epoch)
@@ -65,24 +66,29 @@ def make_api(settings: Settings) -> Application:
     appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
     reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
     data_keys = DataKeys(connections, keyring, clock, lambda: authenticator.changes)
-    admission = BatchAdmission(
+    limiter, catalogue = Limiter(tick, clock), Catalogue(connections, clock, lambda: authenticator.changes)
+    admission = BatchAdmission(ingest, clock, authenticator, limiter, catalogue, reservations, appender, data_keys)
+    single = PostEvents(ingest, clock, admission)
+    hot = {"/events": single, "/events/batch": PostBatch(ingest, clock, admission)}
+    fast_path = FastPath(
         ingest,
         clock,
+        single,
         authenticator,
-        Limiter(tick, clock),
-        Catalogue(connections, clock, lambda: authenticator.changes),
+        limiter,
+        catalogue,
         reservations,
         appender,
-        data_keys,
+        tick,
+        security_headers(settings.api.hsts_max_age_s),
     )
-    hot = {"/events": PostEvents(ingest, clock, admission), "/events/batch": PostBatch(ingest, clock, admission)}
     reading = Reading(
         connections,
         lambda: appender.bus,
         PendingLook(settings.kafka),
         clock,
         data_keys,
-        cursor_key=cursor_key,
+        cursor_key=keyring.derive(b"cursor"),
         partitions=settings.kafka.partitions,
     )
 
@@ -151,5 +157,6 @@ def make_api(settings: Settings) -> Application:
         ],
         version=version("triggers-on-kafka"),
         background=background,
+        fast_path=fast_path,
         docs=settings.docs_enabled,
     )

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, cast
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from access.auth import Authenticator, Principal
+from access.auth import Authenticator
 from access.data_keys import DataKeys
-from access.limits import Allowance, Limiter
+from access.limits import Limiter
 from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
 from ingest.batches import BatchAdmission
 from ingest.catalogue import Catalogue
-from ingest.idempotency import Confirmed, Outcome, Reservation, Reservations, Wanted
+from ingest.fast_path import FastPath
+from ingest.idempotency import Reservations
+from ingest.middleware import security_headers
 from ingest.routes import PostBatch, PostEvents
 from runtime.clock import SYSTEM
-from runtime.kafka import Report
-from runtime.redis import RedisUnavailable
 from runtime.settings import ApiSettings, IngestSettings
-from schemas import codec, ids
 from schemas.events import Ingested
-from schemas.ids import ApiKeyId, EventId
-from schemas.problems import INVALID_EVENT, INVALID_KEY, ProblemError
+from tests.unit.ingest.fakes import Auth, Held, Log, Quota, Tick, Types
 
-ORGANIZATION = ids.organization_id(1, bytes(10))
-PRINCIPAL = Principal(ApiKeyId("key_1"), ORGANIZATION, "test", ("events:write",), "free", None, None)
-HELD = ids.event_id(7, bytes(10))
 HEADERS = [(b"x-api-key", b"k"), (b"content-type", b"application/json")]
 SETTINGS = IngestSettings(request_deadline_s=0.3, batch_deadline_s=5.0)
 
@@ -41,150 +36,6 @@ class Answer(NamedTuple):
     headers: dict[str, str]
     body: dict[str, Any]
     size: int = 0
-
-
-class Auth:
-    """`known` is cached; `revoke` is what the next round trip shows."""
-
-    def __init__(self, tick: Tick) -> None:
-        self.tick = tick
-        self.principal: Principal | None = PRINCIPAL
-        self.known = True
-        self.changes = 0
-        self.error = INVALID_KEY
-        self.slow_s = 0.0
-
-    def cached(self, _: str, address: str | None = None) -> Principal | None:
-        return self.principal if self.known else None
-
-    async def authenticate(self, _: str, address: str | None = None) -> Principal:
-        await asyncio.sleep(self.slow_s)
-        if self.principal is None:
-            raise ProblemError(self.error, "No.")
-        return self.principal
-
-    async def moved(self) -> bool:
-        before = self.changes
-        with suppress(RedisUnavailable):
-            await self.tick.touch()
-        return self.changes != before
-
-    def revoke(self) -> None:
-        self.principal, self.changes = None, self.changes + 1
-
-
-class Tick:
-    def __init__(self) -> None:
-        self.on_trip: Any = lambda: None
-        self.up = True
-
-    async def touch(self) -> None:
-        self.on_trip()
-        if not self.up:
-            raise RedisUnavailable("down")
-
-
-class Quota:
-    """A limiter with `left` events to grant. Like the real one it travels in the tick's round trip, and goes on without Redis."""
-
-    def __init__(self, tick: Tick) -> None:
-        self.left = 1_000
-        self.taken: list[int] = []
-        self._tick = tick
-
-    def ask(self, principal: Principal, count: int) -> asyncio.Future[Allowance]:
-        return asyncio.ensure_future(self.take(principal, count))
-
-    async def take(self, _principal: Principal, count: int) -> Allowance:
-        self.taken.append(count)
-        granted = min(count, self.left)
-        self.left -= granted
-        if granted:
-            with suppress(RedisUnavailable):
-                await self._tick.touch()
-        return Allowance(limit=1_000, granted=granted, remaining=self.left, reset_s=7)
-
-
-class Types:
-    """A catalogue that refuses one type."""
-
-    def __init__(self) -> None:
-        self.refused = "refused.type"
-
-    def known(self, _organization: str, _mode: str) -> Types:
-        return self
-
-    def has(self, event_type: str) -> bool:
-        return event_type == self.refused
-
-    def check(self, event_type: str, _payload: bytes) -> None:
-        if event_type == self.refused:
-            raise ProblemError(INVALID_EVENT, "It does not conform.")
-
-
-class Held:
-    """Reservations whose next outcomes are chosen; the last one stays. `told` is what came after the append."""
-
-    def __init__(self, tick: Tick) -> None:
-        self.outcomes: list[Outcome] = ["reserved"]
-        self.told: list[tuple[str, EventId]] = []
-        self._tick = tick
-
-    async def reserve(self, _key: str, event_id: EventId, _fingerprint: str, _owner: str) -> Reservation:
-        await self._tick.touch()
-        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
-        return Reservation(outcome, event_id if outcome == "reserved" else HELD, 1_500 if outcome == "pending" else 0)
-
-    async def reserve_all(self, wanted: Sequence[Wanted]) -> list[Reservation | None]:
-        async def one(asked: Wanted) -> Reservation | None:
-            try:
-                return await self.reserve(*asked)
-            except RedisUnavailable:
-                return None
-
-        return list(await asyncio.gather(*(one(asked) for asked in wanted)))
-
-    async def confirm_all(self, confirmed: Sequence[Confirmed]) -> int:
-        try:
-            await self._tick.touch()
-        except RedisUnavailable:
-            return len(confirmed)
-        self.told += [("confirm", one.event_id) for one in confirmed]
-        return 0
-
-    def confirm(self, _key: str, event_id: EventId, _fingerprint: str, _at_ms: int, on_told: Callable[[bool], None]) -> None:
-        if self._tick.up:
-            self.told.append(("confirm", event_id))
-        asyncio.get_running_loop().call_soon(on_told, self._tick.up)
-
-    async def release(self, _key: str, event_id: EventId, _owner: str) -> None:
-        await self._tick.touch()
-        self.told.append(("release", event_id))
-
-
-class Log:
-    def __init__(self) -> None:
-        self.events: list[Ingested] = []
-        self.headers: list[dict[str, bytes | None]] = []
-        self.error: ProblemError | None = None
-        self.on_append: Any = lambda: None
-        self.slow_s = 0.0
-
-    def send(self, organization: str, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> asyncio.Future[Report]:
-        return asyncio.ensure_future(self.append(organization, value, headers))
-
-    async def confirmed(self, sent: asyncio.Future[Report]) -> Report:
-        return await sent
-
-    async def append(self, organization: str, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> Report:
-        assert organization == ORGANIZATION
-        await asyncio.sleep(self.slow_s)
-        if self.error is not None:
-            raise self.error
-        self.on_append()
-        self.events.append(codec.ingested.decode(value))
-        self.headers.append(dict(headers))
-        return Report("events.ingested", 0, 1, 1_000)
 
 
 class Api:
@@ -207,7 +58,10 @@ class Api:
             cast(Appender, self.log),
             cast(DataKeys, data_keys),
         )
-        hot = {"/events": PostEvents(SETTINGS, SYSTEM, admission), "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
+        single = PostEvents(SETTINGS, SYSTEM, admission)
+        hot = {"/events": single, "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
+        parts: Any = (SETTINGS, SYSTEM, single, self.auth, self.quota, self.types, self.held, self.log, self.tick, security_headers(0))
+        fast_path = FastPath(*parts)
 
         def probe(name: str) -> Any:
             async def answer() -> bool | str:
@@ -242,8 +96,9 @@ class Api:
             yield
 
         self.app: Application = create_app(
-            settings or ApiSettings(), SYSTEM, hot, readiness, [router], version="1", background=background, docs=docs
-        )
+            settings or ApiSettings(), SYSTEM, hot, readiness, [router], version="1", background=background, fast_path=fast_path,
+            docs=docs,
+        )  # fmt: skip
 
     async def post(self, body: object = None, headers: list[tuple[bytes, bytes]] | None = None, **changes: Any) -> Answer:
         event = {"type": "a.b", "payload": {"n": 1}, **changes} if body is None else body

@@ -13,7 +13,8 @@ from runtime.redis import RedisUnavailable
 from runtime.settings import IngestSettings
 from schemas.ids import EventId
 from schemas.problems import ProblemError
-from tests.unit.ingest.api import HELD, Answer, Api, slug
+from tests.unit.ingest.api import Answer, Api, slug
+from tests.unit.ingest.fakes import HELD
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from access.envelopes import DataKey, envelope_of
 from schemas import ids
 from schemas.problems import UNAVAILABLE, ProblemError
-from tests.unit.ingest.api import HELD, PRINCIPAL, Api, slug
+from tests.unit.ingest.api import Api, slug
+from tests.unit.ingest.fakes import HELD, PRINCIPAL
 
 EVENT = {"type": "a.b", "payload": {"n": 1}, "subject": "jane", "idempotency_key": "k"}
 

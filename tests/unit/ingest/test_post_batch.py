@@ -9,7 +9,8 @@ import pytest
 from ingest.append import not_appended
 from ingest.formats import ITEMS_MAX, BatchFormat, items_of
 from schemas.problems import TYPE_PREFIX, ProblemError
-from tests.unit.ingest.api import HEADERS, HELD, SETTINGS, Answer, Api, slug
+from tests.unit.ingest.api import HEADERS, SETTINGS, Answer, Api, slug
+from tests.unit.ingest.fakes import HELD
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from ingest.append import not_appended, unknown
 from ingest.idempotency import Outcome
 from schemas import codec
 from schemas.problems import UNAVAILABLE
-from tests.unit.ingest.api import HEADERS, HELD, ORGANIZATION, PRINCIPAL, SETTINGS, Api, slug
+from tests.unit.ingest.api import HEADERS, SETTINGS, Api, slug
+from tests.unit.ingest.fakes import HELD, ORGANIZATION, PRINCIPAL
 
 
 @pytest.fixture

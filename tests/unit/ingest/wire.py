@@ -106,12 +106,14 @@ class App:
 class House:
     """A server's connections."""
 
-    def __init__(self, settings: ApiSettings = SETTINGS) -> None:
+    def __init__(self, settings: ApiSettings = SETTINGS, app: Any = None) -> None:
         self.app = App()
         self.state = ServerState()
         self.shared = Server(settings, Refusals(SYSTEM, security_headers(0)), connections_max=settings.connections_max)
         factory: Any = partial(BoundedProtocol, self.shared)
-        self.config = uvicorn.Config(self.app, http=factory, loop="none", lifespan="off", log_config=None, proxy_headers=False)
+        self.config = uvicorn.Config(
+            app or self.app, http=factory, interface="asgi3", loop="none", lifespan="off", log_config=None, proxy_headers=False
+        )
         self.config.load()
 
     def connect(self) -> tuple[BoundedProtocol, Transport]:
