@@ -194,7 +194,8 @@ class FastEvent(Begun):
         try:
             self._appended(report)
         except Exception as failure:  # noqa: BLE001 - as above
-            self._hand_over(failure)
+            if not self._ended:  # else the answer is out, and a second one would be taken for that of the next request
+                self._hand_over(failure)
 
     def _appended(self, report: Report) -> None:
         path, event, name = self._path, self.arrival.event, self.arrival.name

@@ -248,3 +248,15 @@ async def test_a_failure_of_ours_is_answered_and_logged_as_on_the_general_way(mo
     monkeypatch.undo()
     rig.send(KEYED)
     assert (await rig.done()).status_line == b"HTTP/1.1 201 Created"
+
+
+async def test_what_fails_when_the_answer_is_out_makes_no_second_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ingest.fast_path.log_append", broken)
+    rig = Rig(fast=True)
+    rig.send(KEYED)
+    assert (await rig.done()).status_line == b"HTTP/1.1 201 Created"
+    assert rig.tasks == 0
+    assert rig.transport.written.count(b"HTTP/1.1 ") == 1
