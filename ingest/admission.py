@@ -111,8 +111,7 @@ class Admission:
                 with caller.within(too_slow_to_check):
                     await self._conforms_now(caller, draft)
             if principal.encryption:
-                with caller.within(too_slow_to_check):
-                    await self._seal_under_keys(caller, [arrival])
+                await self._seal_if_granted(caller, arrival)
             # Redis has a time limit of its own, far below the request's. The quota is asked first; both travel together.
             counting = self._counting(caller, 1)
             if arrival.name is not None:
@@ -199,6 +198,18 @@ class Admission:
             if arrival.key is not None or caller.principal.encryption:  # the key may have been erased, or encryption just asked for
                 await self._seal_under_keys(caller, [arrival])
             arrival.checked = changes
+
+    async def _seal_if_granted(self, caller: Caller, arrival: Arrival) -> None:
+        """A key that is not at hand is read, or made: only for an event that the quota has room for. Raises `ProblemError`."""
+        key = self._data_keys.at_hand(arrival.event.organization, arrival.event.subject)
+        if key is not None:
+            arrival.under(key)
+            return
+        allowance = await self.count(caller, 1)
+        if not allowance.granted:
+            raise refused(allowance)
+        with caller.within(too_slow_to_check):
+            await self._seal_under_keys(caller, [arrival])
 
     async def _seal_under_keys(self, caller: Caller, arrivals: Collection[Arrival]) -> None:
         """Give each the data key of its subject as it is now. Raises the problem `unavailable`: nothing is appended in clear instead."""

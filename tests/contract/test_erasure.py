@@ -122,7 +122,9 @@ async def test_an_erased_key_is_gone_at_once_where_the_epoch_is_seen_and_the_nex
         assert erasure.look(control, RING, acme, "nobody").keys == ()
         version = erasure.erase(control, SYSTEM, wanted, told.append, actor=ACTOR)
         assert version == before + 1
+        assert process.keys.at_hand(acme, "john") is not None
         process.changes += 1
+        assert process.keys.at_hand(acme, "jane") is None
         assert (await process.has(acme, jane), await process.has(acme, john)) == (False, True)
         assert await process.id_of(acme, "jane") != jane
     assert [(one.what, one.keys, one.actor) for one in told] == [("subject", [jane], ACTOR)]
