@@ -8,7 +8,7 @@ Many at once: `ingest.batches`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Raw
@@ -32,7 +32,8 @@ from runtime.randomness import Randomness
 from runtime.redis import RedisUnavailable
 from runtime.settings import IngestSettings
 from schemas import codec, ids
-from schemas.events import SCHEMA_VERSION, Ingested
+from schemas.events import SCHEMA_VERSION, Ingested, Mode
+from schemas.ids import EventId, OrganizationId
 from schemas.problems import ProblemError
 
 SCOPE: Final = "events:write"
@@ -51,6 +52,8 @@ class Admitted(NamedTuple):
 
 
 Bound = Callable[[Callable[[], ProblemError]], Within]
+#: Whether an event is in the log, whatever became of it there. Raises the problem `unavailable` where nobody can say.
+InLog = Callable[[OrganizationId, Mode, EventId], Awaitable[bool]]
 
 
 class Admission:
@@ -66,6 +69,7 @@ class Admission:
         reservations: Reservations,
         appender: Appender,
         data_keys: DataKeys,
+        in_log: InLog,
     ) -> None:
         self._settings = settings
         self._window_s = int(settings.idempotency_window_s)
@@ -76,6 +80,7 @@ class Admission:
         self._reservations = reservations
         self._appender = appender
         self._data_keys = data_keys
+        self._in_log = in_log
         self._deadlines = Deadlines()
         self._random = Randomness()
 
@@ -240,10 +245,22 @@ class Admission:
         pause_s = _PAUSE_FIRST_S
         deadline_s = self._clock.monotonic_s() + self._settings.request_deadline_s / 2
         while arrival.pending and self._clock.monotonic_s() < deadline_s:
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+            if arrival.name is not None and arrival.held is not None and arrival.held.outcome == "lapsed":
+                await self._resolve(arrival.name, arrival.event, arrival.held.event_id)
+            else:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _PAUSE_MAX_S)
             await self._reserve(arrival)
             await self._still_valid(caller, arrival)
+
+    async def _resolve(self, name: str, event: Ingested, held_id: EventId) -> None:
+        """The key's request died, and what it had under it differs: another event, or the same one sealed under another data key.
+
+        In the log, it has the key as if that had been told. Else the key is free, and what comes under it has its own id: should the other
+        one turn up after all, dedup tells them apart, as it does without Redis.
+        """
+        in_log = await self._in_log(event.organization, event.mode, held_id)
+        await told(self._reservations.resolve(name, held_id, in_log=in_log))
 
     async def _let_go(self, arrival: Arrival) -> None:
         """Nothing was appended under this reservation by us, and nothing will be. Compared in Redis: what is another's stays."""

@@ -33,6 +33,7 @@ from ingest.routes import PostBatch, PostEvents
 from projections import endpoint_routes as attempt_routes
 from projections import redelivery_routes, replay_routes
 from projections.pending import PendingLook
+from projections.queries import Owner
 from projections.reading import Reading
 from projections.redeliveries import Redeliveries
 from projections.routes import router
@@ -42,6 +43,9 @@ from runtime.lifecycle import beside
 from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, pool, thread_pool
 from runtime.redis import RedisTick, RedisUnavailable
 from runtime.settings import Settings
+from schemas.events import Mode
+from schemas.ids import EventId, OrganizationId
+from schemas.problems import NOT_FOUND, ProblemError
 from triggers.erasure import reapply_at_start, tell_log
 
 _PROBE_TIMEOUT_S: Final = 1.5
@@ -65,17 +69,6 @@ def make_api(settings: Settings) -> Application:
     appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
     reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
     data_keys = DataKeys(connections, keyring, clock, lambda: authenticator.changes)
-    admission = BatchAdmission(
-        ingest,
-        clock,
-        authenticator,
-        Limiter(tick, clock),
-        Catalogue(connections, clock, lambda: authenticator.changes),
-        reservations,
-        appender,
-        data_keys,
-    )
-    hot = {"/events": PostEvents(ingest, clock, admission), "/events/batch": PostBatch(ingest, clock, admission)}
     reading = Reading(
         connections,
         lambda: appender.bus,
@@ -85,6 +78,18 @@ def make_api(settings: Settings) -> Application:
         cursor_key=cursor_key,
         partitions=settings.kafka.partitions,
     )
+    admission = BatchAdmission(
+        ingest,
+        clock,
+        authenticator,
+        Limiter(tick, clock),
+        Catalogue(connections, clock, lambda: authenticator.changes),
+        reservations,
+        appender,
+        data_keys,
+        partial(_in_log, reading),
+    )
+    hot = {"/events": PostEvents(ingest, clock, admission), "/events/batch": PostBatch(ingest, clock, admission)}
 
     redeliveries = Redeliveries(connections, lambda: appender.bus, clock)
     control = thread_pool(
@@ -153,3 +158,13 @@ def make_api(settings: Settings) -> Application:
         background=background,
         docs=settings.docs_enabled,
     )
+
+
+async def _in_log(reading: Reading, organization: OrganizationId, mode: Mode, event_id: EventId) -> bool:
+    try:
+        await reading.event(Owner(organization, mode), event_id)
+    except ProblemError as error:
+        if error.problem is NOT_FOUND:
+            return False
+        raise
+    return True
