@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import psycopg
@@ -15,12 +15,10 @@ from access.endpoints import Endpoint
 from access.organizations import NotPossible, NotThere
 from access.secrets import Keyring
 from delivery.endpoints import Endpoints, LegacySignature
-from runtime import migrations
 from runtime.clock import SYSTEM
 from runtime.postgres import CONTROL_SCHEMA, connect, pool
-from runtime.settings import PostgresSettings, Settings
+from runtime.settings import PostgresSettings
 from schemas import ids
-from tests.contract.databases import empty_database
 
 ACTOR = "key:key_1"
 URL = "https://receiver.example/hooks"
@@ -32,21 +30,6 @@ FULL: dict[str, Any] = {
     "rate_per_minute": 60, "concurrency": 2, "schedule_s": [1, 2.5], "deadline_s": 5,
     "legacy_signature": {"header": "X-Sig", "scheme": "t-v1-hex"},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def postgres(settings: Settings) -> Iterator[PostgresSettings]:
-    with empty_database(settings.postgres) as made:
-        migrations.migrate(made)
-        yield made
-
-
-@pytest.fixture
-def control(postgres: PostgresSettings) -> Iterator[Connection[Any]]:
-    with connect(postgres, application="test") as connection:
-        connection.autocommit = True
-        connection.execute("TRUNCATE control.organizations, control.audit_log CASCADE")
-        yield connection
 
 
 def make_owner(control: Connection[Any]) -> Owner:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,14 +13,12 @@ from psycopg import Connection
 from access import data_keys, endpoint_secrets, epoch, erasure, organizations
 from access.data_keys import DataKeys
 from access.secrets import Keyring, KeyringError
-from runtime import migrations
 from runtime.clock import SYSTEM
-from runtime.postgres import CONTROL_SCHEMA, connect, pool
-from runtime.settings import PostgresSettings, Settings
+from runtime.postgres import CONTROL_SCHEMA, pool
+from runtime.settings import PostgresSettings
 from schemas import ids
 from schemas.ids import DataKeyId, OrganizationId
 from schemas.lifecycle import ERASED_KEYS_MAX, Erased
-from tests.contract.databases import empty_database
 
 ACTOR = "test:ada"
 
@@ -31,21 +28,6 @@ def ring(*names: str) -> Keyring:
 
 
 RING = ring("a")
-
-
-@pytest.fixture(scope="module")
-def postgres(settings: Settings) -> Iterator[PostgresSettings]:
-    with empty_database(settings.postgres) as made:
-        migrations.migrate(made)
-        yield made
-
-
-@pytest.fixture
-def control(postgres: PostgresSettings) -> Iterator[Connection[Any]]:
-    with connect(postgres, application="test") as connection:
-        connection.autocommit = True
-        connection.execute("TRUNCATE control.organizations, control.audit_log CASCADE")
-        yield connection
 
 
 @pytest.fixture
