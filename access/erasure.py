@@ -91,4 +91,6 @@ def apply(connection: Connection[Any], records: Iterable[Erased]) -> tuple[int, 
 
 
 def _delete(connection: Connection[Any], organization: str, keys: Iterable[DataKeyId]) -> int:
+    """In the caller's transaction."""
+    connection.execute(load("access", "lock_data_keys"), {"ids": list(keys)})
     return connection.execute(load("access", "delete_data_keys"), {"organization": organization, "ids": list(keys)}).rowcount

@@ -84,20 +84,22 @@ async def _destroy(connection: Connection, records: Iterable[tuple[Record, Lifec
     folding twice changes nothing, and a control plane older than an erasure loses the key again. Caches see the version within seconds.
     """
     gone = 0
-    for _, entry in records:
-        if isinstance(entry, Erased):
-            values = {"organization": entry.organization, "ids": entry.keys}
-            keys = (await connection.execute(load("access", "delete_data_keys"), values)).rowcount
-            if keys:
-                detail = Jsonb({"what": entry.what, "keys": keys, "again": True})
-                told = {
-                    "actor": ACTOR_OF_THE_LOG,
-                    "action": "data.erased",
-                    "organization": entry.organization,
-                    "target": entry.organization,
-                }
-                await connection.execute(load("access", "insert_audit"), {**told, "detail": detail})
-            gone += keys
+    erased = [entry for _, entry in records if isinstance(entry, Erased)]
+    if erased:
+        await connection.execute(load("access", "lock_data_keys"), {"ids": [key for entry in erased for key in entry.keys]})
+    for entry in erased:
+        values = {"organization": entry.organization, "ids": entry.keys}
+        keys = (await connection.execute(load("access", "delete_data_keys"), values)).rowcount
+        if keys:
+            detail = Jsonb({"what": entry.what, "keys": keys, "again": True})
+            told = {
+                "actor": ACTOR_OF_THE_LOG,
+                "action": "data.erased",
+                "organization": entry.organization,
+                "target": entry.organization,
+            }
+            await connection.execute(load("access", "insert_audit"), {**told, "detail": detail})
+        gone += keys
     if gone:
         await connection.execute(load("access", "raise_revocation_version"))
 
