@@ -8,17 +8,22 @@ import os
 from typing import Any
 
 import pytest
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 
 from access import data_keys, endpoint_secrets, epoch, erasure, organizations
 from access.data_keys import DataKeys
 from access.secrets import Keyring, KeyringError
+from projections import lifecycle
+from projections.offsets import load_offsets
 from runtime.clock import SYSTEM
-from runtime.postgres import CONTROL_SCHEMA, pool
+from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, connection_arguments, pool
 from runtime.settings import PostgresSettings
-from schemas import ids
+from schemas import codec, ids
 from schemas.ids import DataKeyId, OrganizationId
+from schemas.keys import record_key
 from schemas.lifecycle import ERASED_KEYS_MAX, Erased
+from schemas.records import Record
+from schemas.topics import LIFECYCLE
 
 ACTOR = "test:ada"
 
@@ -112,6 +117,63 @@ async def test_an_erased_key_is_gone_at_once_where_the_epoch_is_seen_and_the_nex
     assert [(one.what, one.keys, one.actor) for one in told] == [("subject", [jane], ACTOR)]
     ((action, detail),) = control.execute("SELECT action, detail FROM control.audit_log WHERE action LIKE 'data.%'").fetchall()
     assert (action, detail) == ("data.erased", {"what": "subject", "keys": 1})
+
+
+def destroyed(control: Connection[Any]) -> list[tuple[Any, ...]]:
+    return control.execute("SELECT actor, detail FROM control.audit_log WHERE action = 'data.erased' ORDER BY id").fetchall()
+
+
+@pytest.mark.parametrize("first", ["fold", "operator"])
+async def test_an_erasure_is_audited_once_as_its_operators_whoever_is_faster(
+    first: str, postgres: PostgresSettings, control: Connection[Any], acme: OrganizationId
+) -> None:
+    arguments = connection_arguments(postgres, search_path=FOLDS_SCHEMA, application="test")
+    told: list[Erased] = []
+
+    def fold() -> None:
+        async def write() -> None:
+            async with await AsyncConnection.connect(arguments["conninfo"], autocommit=True, options=arguments["options"]) as connection:
+                begin = (await load_offsets(connection, {(LIFECYCLE, 0)}))[LIFECYCLE, 0]
+                record = Record(begin, 1, record_key(acme), codec.encode(told[0]), ())
+                await lifecycle.FOLD.write(connection, 0, lifecycle.FOLD.decode(0, [record]), begin, begin + 1)
+
+        asyncio.run(write())
+
+    def tell_log(record: Erased) -> None:
+        told.append(record)
+        if first == "fold":
+            fold()
+
+    async with Process(postgres) as process:
+        await process.keys.of_subjects(acme, ["jane", "john"])
+    wanted = erasure.look(control, RING, acme, None)
+    await asyncio.to_thread(erasure.erase, control, SYSTEM, wanted, tell_log, actor=ACTOR)
+    if first == "operator":
+        await asyncio.to_thread(fold)
+    assert destroyed(control) == [(ACTOR, {"what": "organization", "keys": 2})]
+    assert erasure.look(control, RING, acme, None).keys == ()
+
+
+async def test_an_erasure_of_many_keys_whose_end_the_log_did_not_confirm_goes_as_far_as_the_log_has_it_and_is_ended_when_asked_for_again(
+    postgres: PostgresSettings, control: Connection[Any], acme: OrganizationId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "ERASED_KEYS_MAX", 2)
+    told: list[Erased] = []
+
+    def tell_log(record: Erased) -> None:
+        if told:
+            raise RuntimeError("not confirmed")
+        told.append(record)
+
+    async with Process(postgres) as process:
+        await process.keys.of_subjects(acme, ["jane", "john", None])
+    with pytest.raises(RuntimeError):
+        erasure.erase(control, SYSTEM, erasure.look(control, RING, acme, None), tell_log, actor=ACTOR)
+    assert erasure.apply(control, told)[0] == 2, "what the log has is done by whoever reads it"
+    rest = erasure.look(control, RING, acme, None)
+    assert len(rest.keys) == 1
+    erasure.erase(control, SYSTEM, rest, lambda _: None, actor=ACTOR)
+    assert [detail["keys"] for _, detail in destroyed(control)] == [2, 1]
 
 
 async def test_where_the_log_does_not_confirm_nothing_is_destroyed(

@@ -78,7 +78,7 @@ def held_while_it_waits(
         try:
             waiting = "SELECT FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"
             deadline_s = time.monotonic() + 20
-            while look.execute(waiting, (WORKER,)).fetchone() is None:
+            while look.execute(waiting, (f"triggers-{WORKER}",)).fetchone() is None:
                 assert not working.done(), working.result()
                 assert time.monotonic() < deadline_s, "it did not come to the row"
                 time.sleep(0.02)
