@@ -76,8 +76,9 @@ class Reservations:
     def confirm(self, key: str, event_id: EventId, fingerprint: str, appended_at_ms: int, on_told: Callable[[bool], None]) -> None:
         """Its event is in the log. Nobody waits for it; `on_told` is called once, with whether Redis was told.
 
-        What this process asks of the key afterwards is behind it on the same connection. Another one may find the key pending for a
-        moment, and asks again (`ingest.admission`).
+        What this process asks of the key afterwards is behind it on the same connection, but where Redis does not know the script yet, or
+        any more: it is sent again whole then, behind what was asked meanwhile. Whoever finds the key pending for that moment, in this
+        process or another, asks again (`ingest.admission`).
         """
 
         def answered(answer: Any) -> None:

@@ -187,6 +187,19 @@ async def test_who_tells_of_an_append_does_not_wait_and_is_first_with_what_it_as
     assert told == [True]
 
 
+async def test_a_confirmation_that_redis_has_to_be_taught_first_may_come_behind_what_was_asked_after_it_and_holds(
+    reservations: Reservations, key: str, direct: redis.Redis
+) -> None:
+    direct.script_flush()
+    await reservations.reserve(key, ONE, "f", "a")
+    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    reservations.confirm(key, ONE, "f", SYSTEM.now_ms(), told.set_result)
+    await asyncio.sleep(0)  # it is on its way; what follows is in the next round trip
+    assert (await reservations.reserve(key, TWO, "f", "b")).outcome == "pending"
+    assert await told
+    assert tuple(await reservations.reserve(key, TWO, "f", "b"))[:2] == ("duplicate", ONE)
+
+
 async def test_without_redis_who_tells_of_an_append_hears_that_nobody_was_told() -> None:
     without, tick = _without_redis()
     told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
