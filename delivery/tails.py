@@ -157,6 +157,8 @@ def learn(journal: Journal, topic: str, offset: int, value: bytes | None, now_ms
     elif topic == DELIVERIES_DEAD:
         letter = codec.dead_letter.decode(value)
         journal.add_dead(topic, offset, (letter.event_id, letter.endpoint_id, letter.round), now_ms)
+        if letter.history:
+            journal.settle((letter.event_id, letter.endpoint_id, letter.history[-1].attempt, letter.round))
     elif topic == DELIVERIES_REQUESTS:
         request = codec.request.decode(value)
         if isinstance(request, Recovery):
