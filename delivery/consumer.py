@@ -42,7 +42,7 @@ _FATAL: Final = frozenset(
 )
 
 
-class Owner(Protocol):
+class PartitionOwner(Protocol):
     """Who the thread works for. `read_tails` is called in the thread, all else in the event loop.
 
     `read_tails` gives up, with None, once `told_to_stop` says so.
@@ -71,7 +71,7 @@ class _Asked(NamedTuple):
 class ConsumerThread:
     """Runs the consumer until `stop`. Started and stopped from the event loop."""
 
-    def __init__(self, settings: Settings, topics: Sequence[str], owner: Owner, guard: StallGuard) -> None:
+    def __init__(self, settings: Settings, topics: Sequence[str], owner: PartitionOwner, guard: StallGuard) -> None:
         """`topics`: all sources; the group shares out the partitions of the first."""
         self._topics = list(topics)
         self._owner = owner
@@ -105,7 +105,7 @@ class ConsumerThread:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Leave the group: what is assigned is revoked first (see `Owner.revoked`).
+        """Leave the group: what is assigned is revoked first (see `PartitionOwner.revoked`).
 
         A take-over under way is given up: nothing of it was touched yet. It may wait for a broker that is away, and then there is nothing
         to wait for where nothing is owned.
