@@ -106,9 +106,10 @@ class TailReader:
                         journal.read_until(topic, ends[topic])
                     if offset < ends[topic]:
                         begin.append(TopicPartition(topic, partition, offset))
-            count = self._read(consumer, begin, tails, now_ms, told_to_stop)
-            if count is None:
+            read = self._read(consumer, begin, tails, now_ms, told_to_stop)
+            if read is None:
                 return None
+            count = read
         finally:
             consumer.close()
         log.info("tails.read", partitions=list(partitions), records=count, duration_s=round(time.monotonic() - began_s, 3))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -52,7 +52,7 @@ def keys(control: Connection[Any], acme: Organization) -> list[DataKeyId]:
 
 
 @pytest.fixture
-def endpoint(control: Connection[Any], acme: Organization) -> Iterator[EndpointId]:
+def endpoint(control: Connection[Any], acme: Organization) -> EndpointId:
     """With secrets 1 to 3."""
     made = make_endpoint(control, acme.id)[0]
     control.execute("DELETE FROM control.endpoint_secrets")
@@ -116,8 +116,8 @@ def test_a_rewrap_an_erasure_and_the_fold_of_erasures_take_data_keys_in_the_orde
     def rewrap(connection: Connection[Any]) -> object:
         return endpoint_secrets.rewrap(connection, ring("n", "o"), actor=ACTOR)
 
-    def fold(_: Connection[Any]) -> object:
-        return folding(postgres, acme, [keys[1:], keys[:1]])
+    def fold(_: Connection[Any]) -> None:
+        folding(postgres, acme, [keys[1:], keys[:1]])
 
     def erase(connection: Connection[Any]) -> object:
         return erasure.erase(connection, SYSTEM, Wanted(acme.id, None, tuple(keys)), lambda _: None, actor=ACTOR)
@@ -125,11 +125,12 @@ def test_a_rewrap_an_erasure_and_the_fold_of_erasures_take_data_keys_in_the_orde
     rows = control.execute(
         "SELECT id, organization, subject_digest, wrapped, master_key_id FROM control.data_keys ORDER BY id DESC"
     ).fetchall()
-    for work in (rewrap, fold, erase):
+    works: list[Callable[[Connection[Any]], object]] = [rewrap, fold, erase]
+    for work in works:
         control.execute("TRUNCATE control.data_keys")
         for row in rows:
             control.execute(INSERT, row)
-        assert held_while_it_waits(postgres, KEYS, keys[1], work) == keys[:1], work.__name__
+        assert held_while_it_waits(postgres, KEYS, keys[1], work) == keys[:1], repr(work)
     assert control.execute("SELECT FROM control.data_keys").fetchall() == []
 
 
@@ -139,15 +140,16 @@ def test_a_rewrap_a_rotation_and_a_deletion_take_an_endpoints_secrets_in_the_ord
     def rewrap(connection: Connection[Any]) -> object:
         return endpoint_secrets.rewrap(connection, ring("n", "o"), actor=ACTOR)
 
-    def forget(connection: Connection[Any]) -> object:
+    def forget(connection: Connection[Any]) -> None:
         with connection.transaction():
             endpoint_secrets.forget(connection, endpoint)
             raise psycopg.Rollback
 
-    def rotate(connection: Connection[Any]) -> object:
+    def rotate(connection: Connection[Any]) -> None:
         with connection.transaction():
             endpoint_secrets.replace(connection, ring("n"), endpoint, b"t" * 24, overlap_s=0)
             raise psycopg.Rollback
 
-    for work in (forget, rotate, rewrap):
-        assert held_while_it_waits(postgres, SECRETS, 2, work) == [1], work.__name__
+    works: list[Callable[[Connection[Any]], object]] = [forget, rotate, rewrap]
+    for work in works:
+        assert held_while_it_waits(postgres, SECRETS, 2, work) == [1], repr(work)
