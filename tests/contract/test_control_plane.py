@@ -15,10 +15,10 @@ from access.endpoint_bodies import Rules
 from access.endpoint_secrets import SECRET_BYTES
 from access.organizations import NotThere, Organization
 from access.secrets import Keyring, KeyringError
-from runtime.clock import SYSTEM
 from runtime.postgres import CONTROL_SCHEMA, pool
 from runtime.settings import PostgresSettings
 from schemas import ids
+from tests.contract.new_ids import random_id
 
 ACTOR = "test:ada"
 URL = "https://receiver.example/hooks"
@@ -31,10 +31,6 @@ def ring(*names: str) -> Keyring:
 @pytest.fixture
 def acme(control: Connection[Any]) -> Organization:
     return make_organization(control)
-
-
-def random_id() -> tuple[int, bytes]:
-    return SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES)
 
 
 def make_organization(control: Connection[Any], *, actor: str = ACTOR) -> Organization:

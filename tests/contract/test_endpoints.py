@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from runtime.clock import SYSTEM
 from runtime.postgres import CONTROL_SCHEMA, connect, pool
 from runtime.settings import PostgresSettings
 from schemas import ids
+from tests.contract.new_ids import random_id
 
 ACTOR = "key:key_1"
 URL = "https://receiver.example/hooks"
@@ -33,7 +33,7 @@ FULL: dict[str, Any] = {
 
 
 def make_owner(control: Connection[Any]) -> Owner:
-    made = ids.organization_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES))
+    made = ids.organization_id(*random_id())
     organizations.create(control, made, name="Acme", plan="pro", rate_limit_per_minute=None, actor=ACTOR)
     control.execute("DELETE FROM control.audit_log")
     return Owner(made, "live")
@@ -45,7 +45,7 @@ def owner(control: Connection[Any]) -> Owner:
 
 
 def add(control: Connection[Any], owner: Owner, actor: str = ACTOR, secret: bytes = b"s" * 24, **members: Any) -> Endpoint:
-    made = ids.endpoint_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES))
+    made = ids.endpoint_id(*random_id())
     return endpoints.add(control, RING, made, owner, {"url": URL, **members}, secret=secret, rules=RULES, actor=actor)[0]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from schemas.keys import record_key
 from schemas.lifecycle import ERASED_KEYS_MAX, Erased
 from schemas.records import Record
 from schemas.topics import LIFECYCLE
+from tests.contract.new_ids import random_id
 
 ACTOR = "test:ada"
 
@@ -41,7 +41,7 @@ def acme(control: Connection[Any]) -> OrganizationId:
 
 
 def make(control: Connection[Any]) -> OrganizationId:
-    made = ids.organization_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES))
+    made = ids.organization_id(*random_id())
     return organizations.create(control, made, name="Acme", plan="pro", rate_limit_per_minute=None, actor=ACTOR).id
 
 

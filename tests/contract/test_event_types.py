@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -21,13 +20,14 @@ from runtime.settings import PostgresSettings
 from schemas import ids
 from schemas.ids import OrganizationId
 from schemas.problems import ProblemError
+from tests.contract.new_ids import random_id
 
 ACTOR = "key:key_1"
 OBJECT, STRICT = b'{ "type":"object" }', b'{"type":"object","required":["a"]}'
 
 
 def make_owner(control: Connection[Any]) -> Owner:
-    made = ids.organization_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES))
+    made = ids.organization_id(*random_id())
     organizations.create(control, made, name="Acme", plan="pro", rate_limit_per_minute=None, actor=ACTOR)
     control.execute("DELETE FROM control.audit_log")
     return Owner(made, "live")

@@ -20,6 +20,7 @@ from runtime.clock import SYSTEM
 from runtime.postgres import CONTROL_SCHEMA, connect, pool
 from runtime.settings import PostgresSettings
 from schemas import ids
+from tests.contract.new_ids import random_id
 from tests.contract.test_control_plane import everything, version
 
 ACTOR = "test:ada"
@@ -31,10 +32,6 @@ def acme(control: Connection[Any]) -> Organization:
     return organizations.create(
         control, ids.organization_id(*random_id()), name="Acme", plan="pro", rate_limit_per_minute=None, actor=ACTOR
     )
-
-
-def random_id() -> tuple[int, bytes]:
-    return SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES)
 
 
 def make(control: Connection[Any], organization: str, *, expires_at_ms: int | None = None, actor: str = ACTOR) -> tuple[ApiKey, str]:
