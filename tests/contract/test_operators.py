@@ -11,8 +11,9 @@ from psycopg import Connection
 from access import keys, operators
 from access.organizations import NotThere
 from schemas import ids
+from tests.contract.new_ids import random_id
 from tests.contract.test_control_plane import everything
-from tests.contract.test_key_life import ACTOR, entries, random_id
+from tests.contract.test_key_life import ACTOR, entries
 
 
 def test_an_operator_is_found_by_the_token_alone_which_is_stored_nowhere(control: Connection[Any]) -> None:
