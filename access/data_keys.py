@@ -71,9 +71,8 @@ class DataKeys:
 
     async def of_subjects(self, organization: OrganizationId, subjects: Iterable[str | None]) -> dict[str | None, DataKey]:
         """The key of each, made where there is none: at most a few statements for all. Raises the problem `unavailable`."""
-        self._forget()
         wanted = set(subjects)
-        found = {subject: key for subject in wanted if (key := self._by_subject.get((organization, subject))) is not None}
+        found = {subject: key for subject in wanted if (key := self.at_hand(organization, subject)) is not None}
         if missing := sorted(wanted - found.keys(), key=lambda subject: (subject is not None, subject or "")):
             before = self._changes()
             try:
@@ -86,6 +85,11 @@ class DataKeys:
                     self._by_subject.keep((organization, subject), key)
             found.update(made)
         return found
+
+    def at_hand(self, organization: OrganizationId, subject: str | None) -> DataKey | None:
+        """The key of a subject, if the process has it."""
+        self._forget()
+        return self._by_subject.get((organization, subject))
 
     async def by_ids(
         self, connection: AsyncConnection[Any], organization: OrganizationId, wanted: Iterable[DataKeyId]

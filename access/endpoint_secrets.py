@@ -67,6 +67,7 @@ def replace(connection: Connection[Any], keyring: Keyring, endpoint: EndpointId,
 
     Within the caller's transaction, which holds the endpoint. Raises `NotPossible` while too many older ones go on signing.
     """
+    connection.execute(load("access", "lock_endpoint_secrets"), {"endpoint": endpoint})
     number = 1 + max((one.number for one in valid_now(connection, endpoint)), default=0)
     connection.execute(load("access", "expire_endpoint_secrets"), {"endpoint": endpoint, "overlap_s": overlap_s})
     connection.execute(load("access", "delete_endpoint_secrets"), {"endpoint": endpoint, "all": False})
@@ -78,6 +79,7 @@ def replace(connection: Connection[Any], keyring: Keyring, endpoint: EndpointId,
 
 def forget(connection: Connection[Any], endpoint: str) -> None:
     """Nothing will be signed for this endpoint any more."""
+    connection.execute(load("access", "lock_endpoint_secrets"), {"endpoint": endpoint})
     connection.execute(load("access", "delete_endpoint_secrets"), {"endpoint": endpoint, "all": True})
 
 

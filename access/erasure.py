@@ -23,6 +23,8 @@ from schemas.ids import DataKeyId, OrganizationId
 from schemas.lifecycle import ERASED_KEYS_MAX, Erased
 
 ACTOR_OF_THE_LOG: Final = "lifecycle"
+#: What a record that was not confirmed means: it may be in the log nevertheless, and an erasure of many keys has others before it.
+UNCONFIRMED: Final = "all of its keys may be destroyed, some, or none"
 
 
 class Wanted(NamedTuple):
@@ -49,7 +51,8 @@ def look(connection: Connection[Any], keyring: Keyring, organization: str, subje
 def erase(connection: Connection[Any], clock: Clock, wanted: Wanted, tell_log: Callable[[Erased], object], *, actor: str) -> int:
     """Destroy them; returns the revocation version to tell caches. `tell_log` returns once the record is in the log, or raises.
 
-    The connection is in autocommit.
+    The fold of `lifecycle` may be faster (`projections.lifecycle`): whoever deletes keys writes the audit row of it. The connection is in
+    autocommit.
     """
     for at in range(0, len(wanted.keys), ERASED_KEYS_MAX):
         tell_log(
@@ -60,12 +63,12 @@ def erase(connection: Connection[Any], clock: Clock, wanted: Wanted, tell_log: C
         )  # fmt: skip
     reach("erasure.after_log")
     with connection.transaction():
-        _delete(connection, wanted.organization, wanted.keys)
-        # No subject here: the audit log is kept for longer than anybody's data.
-        detail = {"what": "organization" if wanted.subject is None else "subject", "keys": len(wanted.keys)}
-        audit.record(
-            connection, actor=actor, action="data.erased", organization=wanted.organization, target=wanted.organization, detail=detail
-        )
+        if deleted := _delete(connection, wanted.organization, wanted.keys):
+            # No subject here: the audit log is kept for longer than anybody's data.
+            detail = {"what": "organization" if wanted.subject is None else "subject", "keys": deleted}
+            audit.record(
+                connection, actor=actor, action="data.erased", organization=wanted.organization, target=wanted.organization, detail=detail
+            )
         version = epoch.raise_version(connection)
     reach("erasure.after_commit")
     return version
@@ -91,4 +94,6 @@ def apply(connection: Connection[Any], records: Iterable[Erased]) -> tuple[int, 
 
 
 def _delete(connection: Connection[Any], organization: str, keys: Iterable[DataKeyId]) -> int:
+    """In the caller's transaction."""
+    connection.execute(load("access", "lock_data_keys"), {"ids": list(keys)})
     return connection.execute(load("access", "delete_data_keys"), {"organization": organization, "ids": list(keys)}).rowcount

@@ -75,7 +75,7 @@ def router(desk: OperatorDesk, clock: Clock, keyring: Keyring, tell_log: Callabl
                 raise ProblemError(problems.UNAVAILABLE, f"{error}.", headers={"Retry-After": "2"}) from error
             except RuntimeError as error:
                 raise ProblemError(
-                    problems.UNKNOWN_OUTCOME, "The log did not confirm the erasure, and no key was deleted. Ask for it again.",
+                    problems.UNKNOWN_OUTCOME, f"The log did not confirm the erasure, so {erasure.UNCONFIRMED}. Ask for it again.",
                     headers={"Retry-After": "2"}, members={"outcome": "unknown"},
                 ) from error  # fmt: skip
         return json_answer({**told, "erased": True, "effective": desk.tell(version)})

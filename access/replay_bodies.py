@@ -6,12 +6,14 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from access.event_filters import FILTERS_MAX
+from access.event_filters import FILTER_PATTERN, FILTERS_MAX
 from access.replays import RATE_PER_S_MIN, TIME_MAX_MS, State
 from access.times import Time, unix_ms
-from schemas.events import Mode, Offset, OrganizationIdField
+from schemas.events import EVENT_TYPE_CHARS_MAX, Mode, Offset, OrganizationIdField
 
-EventTypes = Annotated[list[str], Meta(min_length=1, max_length=FILTERS_MAX, description="By name, or order.* for all below order.")]
+#: Published only: `check_event_types` says it to people.
+_Filter = Annotated[str, Meta(extra_json_schema={"pattern": FILTER_PATTERN, "maxLength": EVENT_TYPE_CHARS_MAX})]
+EventTypes = Annotated[list[_Filter], Meta(min_length=1, max_length=FILTERS_MAX, description="By name, or order.* for all below order.")]
 Rate = Annotated[float, Meta(ge=RATE_PER_S_MIN, description="Deliveries a second to each endpoint.")]
 
 

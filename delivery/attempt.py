@@ -16,8 +16,8 @@ from yarl import URL
 
 from access import egress
 from delivery.egress import Connector, EgressDenied, Guard, Resolver, system_lookup, tls_context
+from delivery.local_failures import is_ours
 from delivery.lookups import Lookup
-from delivery.ours import is_ours
 from delivery.policy import LOCAL
 from runtime.deadlines import Deadlines, Within
 from runtime.settings import Settings

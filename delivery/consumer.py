@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
-from runtime.lifecycle import StallGuard, die
+from runtime.lifecycle import StallGuard, die, leave
 from runtime.metrics import COMMITS
 from runtime.settings import Settings
 from runtime.telemetry import log
@@ -42,10 +42,17 @@ _FATAL: Final = frozenset(
 )
 
 
-class Owner(Protocol):
-    """Who the thread works for. The first two are called in the event loop, `read_tails` in the thread."""
+class PartitionOwner(Protocol):
+    """Who the thread works for. `read_tails` is called in the thread, all else in the event loop.
 
-    def read_tails(self, partitions: Sequence[int], committed: Sequence[TopicPartition]) -> Any: ...
+    `read_tails` gives up, with None, once `told_to_stop` says so.
+    """
+
+    def read_tails(
+        self, partitions: Sequence[int], committed: Sequence[TopicPartition], told_to_stop: Callable[[], bool]
+    ) -> Any | None: ...
+
+    def owns_nothing(self) -> bool: ...
 
     async def assigned(self, committed: Sequence[TopicPartition], tails: Any) -> None: ...
 
@@ -64,7 +71,7 @@ class _Asked(NamedTuple):
 class ConsumerThread:
     """Runs the consumer until `stop`. Started and stopped from the event loop."""
 
-    def __init__(self, settings: Settings, topics: Sequence[str], owner: Owner, guard: StallGuard) -> None:
+    def __init__(self, settings: Settings, topics: Sequence[str], owner: PartitionOwner, guard: StallGuard) -> None:
         """`topics`: all sources; the group shares out the partitions of the first."""
         self._topics = list(topics)
         self._owner = owner
@@ -72,6 +79,7 @@ class ConsumerThread:
         self._revoke_timeout_s = settings.delivery.shutdown_timeout_s + _REVOKE_GRACE_S
         self._asked: SimpleQueue[_Asked] = SimpleQueue()
         self._stopping = threading.Event()
+        self._taking_over = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="delivery-consumer", daemon=True)
         self._asking = {**client_config(settings.kafka, "delivery-topics"), "group.id": DELIVERY_GROUP, "enable.auto.commit": False}
@@ -97,8 +105,14 @@ class ConsumerThread:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Leave the group: what is assigned is revoked first (see `Owner.revoked`)."""
+        """Leave the group: what is assigned is revoked first (see `PartitionOwner.revoked`).
+
+        A take-over under way is given up: nothing of it was touched yet. It may wait for a broker that is away, and then there is nothing
+        to wait for where nothing is owned.
+        """
         self._stopping.set()
+        if self._taking_over.is_set() and self._owner.owns_nothing():
+            leave()
         await asyncio.to_thread(self._thread.join)
 
     def pause(self, topic: str, partition: int) -> None:
@@ -154,12 +168,15 @@ class ConsumerThread:
         """In the consumer thread: read what earlier owners left, then let the loop take over, then begin at the committed offsets."""
         whole = self._whole(partitions)
         if whole:
+            self._taking_over.set()
             self._refuse_unread(partitions)
             committed = consumer.committed(whole, timeout=_REQUEST_TIMEOUT_S)
-            tails = self._owner.read_tails(sorted({tp.partition for tp in partitions}), committed)
-            self._wait(self._owner.assigned(committed, tails), None)
+            tails = self._owner.read_tails(sorted({tp.partition for tp in partitions}), committed, self._stopping.is_set)
+            if tails is not None:
+                self._wait(self._owner.assigned(committed, tails), None)
             whole = [TopicPartition(tp.topic, tp.partition, tp.offset) for tp in committed]
-        consumer.incremental_assign(whole)
+            self._taking_over.clear()
+        consumer.incremental_assign(whole)  # what was given up, too: it is revoked next, and what comes of it is nobody's
 
     def _refuse_unread(self, partitions: Sequence[TopicPartition]) -> None:
         """Retries on a delay topic that this worker does not know would wait for as long as it owns their partition.

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, get_args
 import msgspec
 
 from access.envelopes import DataKey, attempt_name
-from delivery import attempt, operational, policy, requests, sign
+from delivery import attempt, operational, policy, request_headers, sign
 from delivery.context import Context, Task
 from delivery.endpoints import Absent, Endpoint
 from delivery.gates import Admitted, Gate, Refused, Verdict
@@ -109,7 +109,7 @@ class Deliveries:
         gate = context.gates.of(endpoint)
         if task.cause == _TEST:
             return await self._test(task, endpoint, slow=gate.is_slow)
-        admitted = await gate.enter(again=task.hop >= 0, turn=task.turn, turn_ms=task.not_before_ms)
+        admitted = await gate.enter(len(task.value), again=task.hop >= 0, turn=task.turn, turn_ms=task.not_before_ms)
         if isinstance(admitted, Refused):
             await self._park(task, endpoint, admitted)
             return None
@@ -208,7 +208,7 @@ class Deliveries:
                 return self._attempted(task, endpoint, started_at_ms, 0, attempt.Result(None, ERASED, b""))
             event, key = opened
         content = sign.body(event)
-        headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers, task.cause)
+        headers = request_headers.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers, task.cause)
         deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s
         result = await context.sender.post(endpoint.url, content, headers, deadline_s)
         took_s = context.clock.monotonic_s() - began_s

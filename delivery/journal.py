@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from delivery.facts import Facts, Source, number
-from schemas.deliveries import FIRST_ROUND, Attempted, Planned, Requested
+from schemas.deliveries import FIRST_ROUND, Attempted, Planned, Requested, Retry
 from schemas.ids import EndpointId, EventId, RoundId
 
 #: Facts kept of one partition above which a line is logged by the owner: the bound is time, this is where it hurts.
@@ -142,14 +142,27 @@ class Journal:
         self._keep(self._facts if planned.fifo or source is None else self._brief, topic, offset, now_ms, fact, source)
 
     def add_attempt(self, topic: str, offset: int, attempted: Attempted, now_ms: int, source: Source | None = None) -> None:
-        """The first record of an attempt stays."""
+        """The first record of an attempt stays. Its details are kept while something may follow that is not known yet."""
         fact = _of_attempt((attempted.event_id, attempted.endpoint_id, attempted.attempt, attempted.round))
-        if attempted.next is not None and fact not in self._known:
+        if fact not in self._known and not self._is_followed(attempted):
             self._failed[fact] = attempted if attempted.response is None else msgspec.structs.replace(attempted, response=None)
         self._keep(self._facts, topic, offset, now_ms, fact, source)
 
+    def _is_followed(self, attempted: Attempted) -> bool:
+        """Whether nothing follows the attempt, or all of it is known. (At a take-over topics are read side by side: what follows may come
+        first.) The next attempt of a FIFO endpoint says nothing: until its position is written, its runner asks for the one before."""
+        following = attempted.next
+        if isinstance(following, Retry):
+            return self.has_leg(Leg(attempted.event_id, attempted.endpoint_id, following.attempt, 0, attempted.round))
+        if following is None or following.reason == "erased":
+            return True
+        return self.is_dead((attempted.event_id, attempted.endpoint_id, attempted.round))
+
     def add_leg(self, topic: str, offset: int, leg: Leg, now_ms: int, source: Source | None = None) -> None:
+        """The first leg of an attempt is what follows the one before; of a first attempt it was put off."""
         self._keep(self._facts, topic, offset, now_ms, _of_leg(leg), source)
+        if leg.hop == 0:
+            self.settle((leg.event_id, leg.endpoint_id, leg.attempt - 1, leg.round))
 
     def add_dead(self, topic: str, offset: int, key: Dead, now_ms: int, source: Source | None = None) -> None:
         self._keep(self._facts, topic, offset, now_ms, _of_dead(key), source)

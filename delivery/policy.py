@@ -17,7 +17,7 @@ from schemas.ids import EndpointId, EventId
 
 #: The receiver says it will never take this again (Standard Webhooks): the endpoint is disabled.
 GONE: Final = 410
-#: The error class of failures that are our own (`delivery.ours`).
+#: The error class of failures that are our own (`delivery.local_failures`).
 LOCAL: Final = "local"
 
 _SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -58,19 +58,28 @@ class TailReader:
         self._topics = [DELIVERIES_ATTEMPTS, *retry_topics, DELIVERIES_DEAD, DELIVERIES_REQUESTS, DELIVERIES_FIFO]
         self._memory_ms = memory_ms
 
-    def read(self, partitions: Sequence[int], committed: Sequence[TopicPartition], now_ms: int) -> Tails:
-        """Journals by partition. A broker that is coming back is waited for. Raises `confluent_kafka.KafkaException`, `TimeoutError`."""
+    def read(
+        self, partitions: Sequence[int], committed: Sequence[TopicPartition], now_ms: int, told_to_stop: Callable[[], bool]
+    ) -> Tails | None:
+        """Journals by partition; None where it was told to stop. A broker that is coming back is waited for.
+
+        Raises `confluent_kafka.KafkaException`, `TimeoutError`.
+        """
+        log.info("tails.reading", partitions=list(partitions))
         deadline_s = time.monotonic() + _STALL_TIMEOUT_S
-        while True:
+        while not told_to_stop():
             try:
-                return self._read_all(partitions, committed, now_ms)
+                return self._read_all(partitions, committed, now_ms, told_to_stop)
             except KafkaException as error:
                 if error.args[0].code() not in _TRANSIENT or time.monotonic() > deadline_s:
                     raise
                 log.warning("tails.waiting", error=str(error))
                 time.sleep(_RETRY_PAUSE_S)
+        return None
 
-    def _read_all(self, partitions: Sequence[int], committed: Sequence[TopicPartition], now_ms: int) -> Tails:
+    def _read_all(
+        self, partitions: Sequence[int], committed: Sequence[TopicPartition], now_ms: int, told_to_stop: Callable[[], bool]
+    ) -> Tails | None:
         tails: Tails = {}
         for tp in committed:
             if tp.topic == EVENTS_ACCEPTED:
@@ -97,17 +106,24 @@ class TailReader:
                         journal.read_until(topic, ends[topic])
                     if offset < ends[topic]:
                         begin.append(TopicPartition(topic, partition, offset))
-            count = self._read(consumer, begin, tails, now_ms)
+            read = self._read(consumer, begin, tails, now_ms, told_to_stop)
+            if read is None:
+                return None
+            count = read
         finally:
             consumer.close()
         log.info("tails.read", partitions=list(partitions), records=count, duration_s=round(time.monotonic() - began_s, 3))
         return tails
 
-    def _read(self, consumer: Consumer, begin: list[TopicPartition], tails: Tails, now_ms: int) -> int:
+    def _read(
+        self, consumer: Consumer, begin: list[TopicPartition], tails: Tails, now_ms: int, told_to_stop: Callable[[], bool]
+    ) -> int | None:
         consumer.assign(begin)
         left = {(tp.topic, tp.partition): tails[tp.partition].ends[tp.topic] for tp in begin}
         count, progress_s = 0, time.monotonic()
         while left:
+            if told_to_stop():
+                return None
             messages = consumer.consume(_BATCH_MAX, 0.2)
             for message in messages:
                 if (error := message.error()) is not None:
@@ -157,6 +173,8 @@ def learn(journal: Journal, topic: str, offset: int, value: bytes | None, now_ms
     elif topic == DELIVERIES_DEAD:
         letter = codec.dead_letter.decode(value)
         journal.add_dead(topic, offset, (letter.event_id, letter.endpoint_id, letter.round), now_ms)
+        if letter.history:
+            journal.settle((letter.event_id, letter.endpoint_id, letter.history[-1].attempt, letter.round))
     elif topic == DELIVERIES_REQUESTS:
         request = codec.request.decode(value)
         if isinstance(request, Recovery):

@@ -7,7 +7,7 @@ source done → watermark committed. A new owner reads from the log how far the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from confluent_kafka import TopicPartition
@@ -84,8 +84,11 @@ class DeliveryWorker:
 
     # -- called by the consumer thread
 
-    def read_tails(self, partitions: Sequence[int], committed: Sequence[TopicPartition]) -> Tails:
-        return self._tails.read(partitions, committed, self._clock.now_ms())
+    def read_tails(self, partitions: Sequence[int], committed: Sequence[TopicPartition], told_to_stop: Callable[[], bool]) -> Tails | None:
+        return self._tails.read(partitions, committed, self._clock.now_ms(), told_to_stop)
+
+    def owns_nothing(self) -> bool:
+        return not self._owned
 
     async def assigned(self, committed: Sequence[TopicPartition], tails: Tails) -> None:
         """Take partitions over: nothing of them was touched since the tails were read, because their last owner has let go."""

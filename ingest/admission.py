@@ -8,7 +8,7 @@ Many at once: `ingest.batches`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from access.auth import Authenticator, key_of
@@ -31,7 +31,8 @@ from runtime.randomness import Randomness
 from runtime.redis import RedisUnavailable
 from runtime.settings import IngestSettings
 from schemas import codec
-from schemas.events import Ingested
+from schemas.events import Ingested, Mode
+from schemas.ids import EventId, OrganizationId
 from schemas.problems import ProblemError
 
 SCOPE: Final = "events:write"
@@ -49,6 +50,8 @@ class Admitted(NamedTuple):
 
 
 Bound = Callable[[Callable[[], ProblemError]], Within]
+#: Whether an event is in the log, whatever became of it there. Raises the problem `unavailable` where nobody can say.
+InLog = Callable[[OrganizationId, Mode, EventId], Awaitable[bool]]
 
 
 class Admission:
@@ -64,6 +67,7 @@ class Admission:
         reservations: Reservations,
         appender: Appender,
         data_keys: DataKeys,
+        in_log: InLog,
     ) -> None:
         self._settings = settings
         self._window_s = int(settings.idempotency_window_s)
@@ -74,6 +78,7 @@ class Admission:
         self._reservations = reservations
         self._appender = appender
         self._data_keys = data_keys
+        self._in_log = in_log
         self._deadlines = Deadlines()
         self._random = Randomness()
 
@@ -109,8 +114,7 @@ class Admission:
                 with caller.within(too_slow_to_check):
                     await self._conforms_now(caller, draft)
             if principal.encryption:
-                with caller.within(too_slow_to_check):
-                    await self._seal_under_keys(caller, [arrival])
+                await self._seal_if_granted(caller, arrival)
             # Redis has a time limit of its own, far below the request's. The quota is asked first; both travel together.
             counting = self._counting(caller, 1)
             if arrival.name is not None:
@@ -204,6 +208,18 @@ class Admission:
                 await self._seal_under_keys(caller, [arrival])
             arrival.checked = changes
 
+    async def _seal_if_granted(self, caller: Caller, arrival: Arrival) -> None:
+        """A key that is not at hand is read, or made: only for an event that the quota has room for. Raises `ProblemError`."""
+        key = self._data_keys.at_hand(arrival.event.organization, arrival.event.subject)
+        if key is not None:
+            arrival.under(key)
+            return
+        allowance = await self.count(caller, 1)
+        if not allowance.granted:
+            raise refused(allowance)
+        with caller.within(too_slow_to_check):
+            await self._seal_under_keys(caller, [arrival])
+
     async def _seal_under_keys(self, caller: Caller, arrivals: Collection[Arrival]) -> None:
         """Give each the data key of its subject as it is now. Raises the problem `unavailable`: nothing is appended in clear instead."""
         subjects = {arrival.event.subject for arrival in arrivals}
@@ -233,10 +249,22 @@ class Admission:
         pause_s = _PAUSE_FIRST_S
         deadline_s = self._clock.monotonic_s() + self._settings.request_deadline_s / 2
         while arrival.pending and self._clock.monotonic_s() < deadline_s:
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+            if arrival.name is not None and arrival.held is not None and arrival.held.outcome == "lapsed":
+                await self._resolve(arrival.name, arrival.event, arrival.held.event_id)
+            else:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _PAUSE_MAX_S)
             await self._reserve(arrival)
             await self._still_valid(caller, arrival)
+
+    async def _resolve(self, name: str, event: Ingested, held_id: EventId) -> None:
+        """The key's request died, and what it had under it differs: another event, or the same one sealed under another data key.
+
+        In the log, it has the key as if that had been told. Else the key is free, and what comes under it has its own id: should the other
+        one turn up after all, dedup tells them apart, as it does without Redis.
+        """
+        in_log = await self._in_log(event.organization, event.mode, held_id)
+        await reached(self._reservations.resolve(name, held_id, in_log=in_log))
 
     async def _let_go(self, arrival: Arrival) -> None:
         """Nothing was appended under this reservation by us, and nothing will be. Compared in Redis: what is another's stays."""

@@ -21,6 +21,7 @@ from schemas.problems import DUPLICATE, IN_FLIGHT, KEY_REUSED, ProblemError
 
 _OWNER_RANDOM_BYTES: Final = 12
 _MAY_APPEND: Final[tuple[Outcome, ...]] = ("reserved", "takeover")
+_NOT_SETTLED: Final[tuple[Outcome, ...]] = ("pending", "lapsed")
 
 
 class Arrival:
@@ -59,8 +60,8 @@ class Arrival:
 
     @property
     def pending(self) -> bool:
-        """Whether another request under the same key is under way."""
-        return self.held is not None and self.held.outcome == "pending"
+        """Whether it is not known yet who has the key: another request under it is under way, or is over and nobody knows how."""
+        return self.held is not None and self.held.outcome in _NOT_SETTLED
 
     def to_append(self, window_s: int) -> Ingested:
         """The event as it goes into the log. `window_s`: seconds for which a key is kept.

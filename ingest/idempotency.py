@@ -16,7 +16,8 @@ from runtime.redis import RedisTick, RedisUnavailable, Script
 from schemas.events import Mode
 from schemas.ids import EventId, OrganizationId
 
-Outcome = Literal["reserved", "takeover", "duplicate", "conflict", "pending"]
+#: `lapsed`: held under another fingerprint, by a request that is over without having told whether its event is in the log.
+Outcome = Literal["reserved", "takeover", "duplicate", "conflict", "pending", "lapsed"]
 
 #: Added to the window in Redis, so that it never ends before the log's: an event let through too early would be dropped by dedup.
 _WINDOW_SLACK_MS: Final = 1_000
@@ -59,15 +60,15 @@ def redis_key(organization: OrganizationId, mode: Mode, dedup_key: str) -> str:
 
 
 class Reservations:
-    """The three scripts. Methods for one key raise `runtime.redis.RedisUnavailable`."""
+    """The four scripts. Methods for one key raise `runtime.redis.RedisUnavailable`."""
 
     def __init__(self, tick: RedisTick, *, lease_ms: int, window_ms: int) -> None:
         self._tick = tick
         self._lease_ms = lease_ms
         self._window_ms = window_ms
         folder = files("ingest") / "lua"
-        self._reserve, self._confirm, self._release = (
-            Script((folder / f"{n}.lua").read_bytes()) for n in ("reserve", "confirm", "release")
+        self._reserve, self._confirm, self._release, self._resolve = (
+            Script((folder / f"{n}.lua").read_bytes()) for n in ("reserve", "confirm", "release", "resolve")
         )
 
     def reserve(self, key: str, event_id: EventId, fingerprint: str, owner: str) -> Awaitable[Reservation]:
@@ -87,8 +88,9 @@ class Reservations:
     def confirm(self, key: str, event_id: EventId, fingerprint: str, appended_at_ms: int, on_told: Callable[[bool], None]) -> None:
         """Its event is in the log. Nobody waits for it; `on_told` is called once, with whether Redis was told.
 
-        What this process asks of the key afterwards is behind it on the same connection. Another one may find the key pending for a
-        moment, and asks again (`ingest.admission`).
+        What this process asks of the key afterwards is behind it on the same connection, but where Redis does not know the script yet, or
+        any more: it is sent again whole then, behind what was asked meanwhile. Whoever finds the key pending for that moment, in this
+        process or another, asks again (`ingest.admission`).
         """
 
         def answered(answer: Any) -> None:
@@ -134,6 +136,10 @@ class Reservations:
     async def release(self, key: str, event_id: EventId, owner: str) -> None:
         """After an append that certainly did not happen."""
         await self._tick.run(self._release, (key,), event_id, owner)
+
+    async def resolve(self, key: str, event_id: EventId, *, in_log: bool) -> None:
+        """Of a lapsed reservation the log was asked: its event has the key, or the key is free. Ask for it again afterwards."""
+        await self._tick.run(self._resolve, (key,), event_id, int(in_log))
 
 
 def _each(answers: Sequence[Any]) -> list[Reservation]:

@@ -59,19 +59,34 @@ async def consume_ahead(
     `prepare` is pure: what it made of a batch that is someone else's by then is left.
     """
     finishing: asyncio.Task[None] | None = None
+    leaving = False
+
+    def ended(message: Any, task: asyncio.Task[None]) -> None:
+        # Whoever would wait for it waits for the next batch, which may never come; and to the watch over progress an agent is at work.
+        if task.cancelled() and not leaving and not app.should_stop:
+            die(f"{app.conf.id}: {_place(message)}: given up half way, and nobody asked for it")
+
     try:
         async for event in stream.noack().events():
             with _fatal(app, event.message):
                 prepared = prepare(event.message.tp, event.value)
             if finishing is not None:
-                await finishing
+                await _over(finishing)
             finishing = asyncio.create_task(_take(app, stream, event, partial(finish, event.message.tp, prepared)))
+            finishing.add_done_callback(partial(ended, event.message))
         if finishing is not None:
-            await finishing
+            await _over(finishing)
     finally:
+        leaving = True
         if finishing is not None and not finishing.done():
             finishing.cancel()
             await asyncio.wait((finishing,))
+
+
+async def _over(task: asyncio.Task[None]) -> None:
+    """Wait for it, without taking it along when the agent is cancelled: who did that could not be told from outside."""
+    await asyncio.wait((task,))
+    task.result()
 
 
 async def _take(app: Any, stream: Any, event: Any, work: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:
@@ -79,9 +94,8 @@ async def _take(app: Any, stream: Any, event: Any, work: Callable[[Callable[[], 
     message = event.message
     current = partial(app.consumer.is_current, message.tp, event.value)
     with _fatal(app, message):
-        done = current() and await work(current)
-    if done and current():
-        await stream.ack(event)
+        if current() and await work(current) and current():
+            await stream.ack(event)
 
 
 @contextmanager
@@ -92,7 +106,11 @@ def _fatal(app: Any, message: Any) -> Iterator[None]:
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001
-        die(f"{app.conf.id}: {message.tp.topic}[{message.tp.partition}] up to offset {message.offset}: {error!r}")
+        die(f"{app.conf.id}: {_place(message)}: {error!r}")
+
+
+def _place(message: Any) -> str:
+    return f"{message.tp.topic}[{message.tp.partition}] up to offset {message.offset}"
 
 
 def as_record(fetched: ConsumerRecord) -> Record:

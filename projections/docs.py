@@ -83,6 +83,12 @@ PAGE: Final[Responses] = answered(
     },
 )  # fmt: skip
 
+#: Of the parameter `status`. A page is in log order for the sake of "the same cursor, the same events": an acknowledgement moves nothing.
+WHICH: Final = (
+    "Which events. New ones come into `all` and `unacked` at the end only, so going on from a cursor skips none. Into `acked` they come "
+    "where they were posted, which may be behind the cursor: what is acknowledged late is found by reading that view from its beginning."
+)
+
 _ACK_RESULT: Final[Schema] = record("AckResult", id=TEXT, status={"type": "string", "enum": ["acknowledged", "unknown"]})
 ACKNOWLEDGED: Final[Responses] = answered(
     200, "What became of each id, in the order sent. Ids of others look like ids of nobody.",

@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from access.erasure import ACTOR_OF_THE_LOG
 from projections.fold import Connection, Decoded, Fold, Table, decoder
 from projections.offsets import moving
 from runtime.sql import compose, load
@@ -82,22 +81,20 @@ async def write(connection: Connection, partition: int, decoded: Decoded, old: i
 async def _destroy(connection: Connection, records: Iterable[tuple[Record, LifecycleRecord]]) -> None:
     """Data keys are in the control plane, which no topic fills. What the log says is erased is gone from it wherever this fold comes by:
     folding twice changes nothing, and a control plane older than an erasure loses the key again. Caches see the version within seconds.
+    Keys that are there yet are audited as what they are: the erasure that somebody asked for.
     """
     gone = 0
-    for _, entry in records:
-        if isinstance(entry, Erased):
-            values = {"organization": entry.organization, "ids": entry.keys}
-            keys = (await connection.execute(load("access", "delete_data_keys"), values)).rowcount
-            if keys:
-                detail = Jsonb({"what": entry.what, "keys": keys, "again": True})
-                told = {
-                    "actor": ACTOR_OF_THE_LOG,
-                    "action": "data.erased",
-                    "organization": entry.organization,
-                    "target": entry.organization,
-                }
-                await connection.execute(load("access", "insert_audit"), {**told, "detail": detail})
-            gone += keys
+    erased = [entry for _, entry in records if isinstance(entry, Erased)]
+    if erased:
+        await connection.execute(load("access", "lock_data_keys"), {"ids": [key for entry in erased for key in entry.keys]})
+    for entry in erased:
+        values = {"organization": entry.organization, "ids": entry.keys}
+        keys = (await connection.execute(load("access", "delete_data_keys"), values)).rowcount
+        if keys:
+            told = {"action": "data.erased", "organization": entry.organization, "target": entry.organization, "actor": entry.actor}
+            detail = Jsonb({"what": entry.what, "keys": keys})
+            await connection.execute(load("access", "insert_audit"), {**told, "detail": detail})
+        gone += keys
     if gone:
         await connection.execute(load("access", "raise_revocation_version"))
 

@@ -39,7 +39,7 @@ class PendingLook:
         self._looks = asyncio.Semaphore(_LOOKS_MAX)
 
     async def find(self, owner: Owner, event_id: EventId, ingested_high: int) -> Found | None:
-        """None if the event is not there. Raises `confluent_kafka.KafkaException`, also when the log could not be read in time."""
+        """None if the event is not there. Raises `confluent_kafka.KafkaException`, also when the log could not be read to its end."""
         async with self._looks:
             return await asyncio.to_thread(self._find, owner, event_id, ingested_high)
 
@@ -84,7 +84,7 @@ class PendingLook:
             seen += 1
             if dict(message.headers() or ()).get(HEADER_EVENT_ID) == wanted and _belongs(message.value(), owner, message.key()):
                 return "pending" if message.topic() == EVENTS_INGESTED else "rejected"
-        if left and seen < _RECORDS_MAX:  # not to have looked is not to know
+        if left:  # not to have looked at everything is not to know
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         return None
 

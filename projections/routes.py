@@ -50,7 +50,7 @@ def router(reading: Reading, authenticate: Authenticate, clock: Clock) -> APIRou
         request: Request,
         limit: Annotated[int, Query(ge=1, le=1000, description="Events of a page.")] = 100,
         cursor: Annotated[str | None, Query(max_length=128, description="A `next_cursor`, or `now` for what comes from here on.")] = None,
-        status: Annotated[Literal["unacked", "acked", "all"], Query(description="Which events.")] = "unacked",
+        status: Annotated[Literal["unacked", "acked", "all"], Query(description=docs.WHICH)] = "unacked",
         type: Annotated[
             str | None, Query(max_length=EVENT_TYPE_CHARS_MAX, pattern=EVENT_TYPE_PATTERN, description="Only events of this type.")
         ] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from access.envelopes import response_key
 from access.times import iso
 from projections.explain import Explained
 from projections.trail import At, Trail
@@ -110,7 +111,8 @@ def state_of(made: list[Attempted]) -> str:
 
 
 def _attempt(at: At, one: Attempted) -> dict[str, Any]:
-    following = one.next
+    """The beginning of an answer is base64, or sealed under its event's data key: nothing is opened here."""
+    following, sealed = one.next, response_key(one.response) is not None
     return {
         **_at(at),
         "round": one.round or None,
@@ -122,7 +124,8 @@ def _attempt(at: At, one: Attempted) -> dict[str, Any]:
         "status": one.status,
         "error": one.error,
         "worker": one.worker,
-        "response_base64": one.response,
+        "response_base64": None if sealed else one.response,
+        "response_sealed": one.response if sealed else None,
         "next": None if following is None else "retry" if isinstance(following, Retry) else "dead",
         "next_at": iso(following.not_before_ms) if isinstance(following, Retry) else None,
         "dead_reason": following.reason if isinstance(following, Dead) else None,

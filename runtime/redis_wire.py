@@ -1,7 +1,8 @@
 """One connection to Redis for `runtime.redis`: bytes of many commands out, their answers in order back, without a task or a stream between.
 
 redis-py connects (address, TLS, password, database) and then hands its transport over: its own reader is a coroutine for each answer, which
-was a tenth of the CPU of an event (measured). Errors of single commands are answers. Not here: what is asked, time-outs.
+was a tenth of the CPU of an event (measured). It has no public way to its transport (8.1): `_writer` is where it is, and what is not taken
+away from there (`_close`) is warned of as not closed. Errors of single commands are answers. Not here: what is asked, time-outs.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from ingest.routes import PostBatch, PostEvents
 from projections import endpoint_routes as attempt_routes
 from projections import redelivery_routes, replay_routes
 from projections.pending import PendingLook
+from projections.queries import Owner
 from projections.reading import Reading
 from projections.redeliveries import Redeliveries
 from projections.routes import router
@@ -44,6 +45,9 @@ from runtime.lifecycle import beside
 from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, pool, thread_pool
 from runtime.redis import RedisTick, RedisUnavailable
 from runtime.settings import Settings
+from schemas.events import Mode
+from schemas.ids import EventId, OrganizationId
+from schemas.problems import NOT_FOUND, ProblemError
 from triggers.erasure import reapply_at_start, tell_log
 
 _PROBE_TIMEOUT_S: Final = 1.5
@@ -66,8 +70,19 @@ def make_api(settings: Settings) -> Application:
     appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
     reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
     data_keys = DataKeys(connections, keyring, clock, lambda: authenticator.changes)
+    reading = Reading(
+        connections,
+        lambda: appender.bus,
+        PendingLook(settings.kafka),
+        clock,
+        data_keys,
+        cursor_key=keyring.derive(b"cursor"),
+        partitions=settings.kafka.partitions,
+    )
     limiter, catalogue = Limiter(tick, clock), Catalogue(connections, clock, lambda: authenticator.changes)
-    admission = BatchAdmission(ingest, clock, authenticator, limiter, catalogue, reservations, appender, data_keys)
+    admission = BatchAdmission(
+        ingest, clock, authenticator, limiter, catalogue, reservations, appender, data_keys, partial(_in_log, reading)
+    )
     single = PostEvents(ingest, clock, admission)
     hot = {"/events": single, "/events/batch": PostBatch(ingest, clock, admission)}
     fast_path = FastPath(
@@ -81,15 +96,6 @@ def make_api(settings: Settings) -> Application:
         appender,
         tick,
         security_headers(settings.api.hsts_max_age_s),
-    )
-    reading = Reading(
-        connections,
-        lambda: appender.bus,
-        PendingLook(settings.kafka),
-        clock,
-        data_keys,
-        cursor_key=keyring.derive(b"cursor"),
-        partitions=settings.kafka.partitions,
     )
 
     redeliveries = Redeliveries(connections, lambda: appender.bus, clock)
@@ -160,3 +166,13 @@ def make_api(settings: Settings) -> Application:
         fast_path=fast_path,
         docs=settings.docs_enabled,
     )
+
+
+async def _in_log(reading: Reading, organization: OrganizationId, mode: Mode, event_id: EventId) -> bool:
+    try:
+        await reading.event(Owner(organization, mode), event_id)
+    except ProblemError as error:
+        if error.problem is NOT_FOUND:
+            return False
+        raise
+    return True

@@ -28,7 +28,7 @@ _AGAIN_S: Final = 10.0
 
 
 def tell_log(settings: Settings, record: Erased) -> None:
-    """Raises `RuntimeError` where Kafka did not confirm it: nothing is deleted then."""
+    """Raises `RuntimeError` where Kafka did not confirm it."""
     key = record_key(record.organization)
     try:
         append(
@@ -36,7 +36,7 @@ def tell_log(settings: Settings, record: Erased) -> None:
             partition=partition_of(key, settings.kafka.partitions),
         )  # fmt: skip
     except AppendError as error:
-        raise RuntimeError(f"it is not known whether the log has the erasure ({error.detail}); no key was deleted: do it again") from error
+        raise RuntimeError(f"the log did not confirm the erasure ({error.detail}), so {erasure.UNCONFIRMED}: do it again") from error
 
 
 def reapply(settings: Settings, progress: Progress) -> int:

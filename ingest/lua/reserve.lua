@@ -11,10 +11,11 @@ local function reserve(key, id, fingerprint, owner)
     redis.call('PEXPIRE', key, window)
     return {'reserved', id, 0}
   end
-  if held[2] ~= fingerprint then return {'conflict', held[1], 0} end
-  if held[3] == 'accepted' then return {'duplicate', held[1], 0} end
+  local same = held[2] == fingerprint
+  if held[3] == 'accepted' then return {same and 'duplicate' or 'conflict', held[1], 0} end
   local remaining = tonumber(held[4]) - now
-  if remaining > 0 then return {'pending', held[1], remaining} end
+  if remaining > 0 then return {same and 'pending' or 'conflict', held[1], same and remaining or 0} end
+  if not same then return {'lapsed', held[1], 0} end -- it may be another event: its id is not for this one, and the log knows whether it is taken
   redis.call('HSET', key, 'owner', owner, 'lease', lease)
   redis.call('PEXPIRE', key, window) -- the append comes now, so the window begins now, even if nobody lives to confirm it
   return {'takeover', held[1], 0}

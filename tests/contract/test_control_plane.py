@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import psycopg
@@ -15,12 +15,10 @@ from access.endpoint_bodies import Rules
 from access.endpoint_secrets import SECRET_BYTES
 from access.organizations import NotThere, Organization
 from access.secrets import Keyring, KeyringError
-from runtime import migrations
-from runtime.clock import SYSTEM
-from runtime.postgres import CONTROL_SCHEMA, connect, pool
-from runtime.settings import PostgresSettings, Settings
+from runtime.postgres import CONTROL_SCHEMA, pool
+from runtime.settings import PostgresSettings
 from schemas import ids
-from tests.contract.databases import empty_database
+from tests.contract.new_ids import random_id
 
 ACTOR = "test:ada"
 URL = "https://receiver.example/hooks"
@@ -30,29 +28,9 @@ def ring(*names: str) -> Keyring:
     return Keyring.from_setting(",".join(f"{name}:{base64.b64encode(name.encode() * 32).decode()}" for name in names))
 
 
-@pytest.fixture(scope="module")
-def postgres(settings: Settings) -> Iterator[PostgresSettings]:
-    """A control plane of this module's own: its tests count and empty tables."""
-    with empty_database(settings.postgres) as made:
-        migrations.migrate(made)
-        yield made
-
-
-@pytest.fixture
-def control(postgres: PostgresSettings) -> Iterator[Connection[Any]]:
-    with connect(postgres, application="test") as connection:
-        connection.autocommit = True
-        connection.execute("TRUNCATE control.organizations, control.audit_log CASCADE")
-        yield connection
-
-
 @pytest.fixture
 def acme(control: Connection[Any]) -> Organization:
     return make_organization(control)
-
-
-def random_id() -> tuple[int, bytes]:
-    return SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES)
 
 
 def make_organization(control: Connection[Any], *, actor: str = ACTOR) -> Organization:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import signal
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -212,7 +212,10 @@ async def test_in_a_call_back_the_consumer_is_asked_for_nothing_that_makes_it_fo
             asked.append("incremental_assign")
 
     class Owner:
-        def read_tails(self, partitions: Sequence[int], committed: Sequence[TopicPartition]) -> None: ...
+        def read_tails(self, partitions: Sequence[int], committed: Sequence[TopicPartition], told_to_stop: Callable[[], bool]) -> None: ...
+        def owns_nothing(self) -> bool:
+            return True
+
         async def assigned(self, committed: Sequence[TopicPartition], tails: object) -> None: ...
         async def revoked(self, partitions: Collection[int], *, lost: bool) -> Sequence[TopicPartition]:
             return ()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import psycopg
@@ -15,12 +14,11 @@ from access.endpoints import Endpoint
 from access.organizations import NotPossible, NotThere
 from access.secrets import Keyring
 from delivery.endpoints import Endpoints, LegacySignature
-from runtime import migrations
 from runtime.clock import SYSTEM
 from runtime.postgres import CONTROL_SCHEMA, connect, pool
-from runtime.settings import PostgresSettings, Settings
+from runtime.settings import PostgresSettings
 from schemas import ids
-from tests.contract.databases import empty_database
+from tests.contract.new_ids import random_id
 
 ACTOR = "key:key_1"
 URL = "https://receiver.example/hooks"
@@ -34,23 +32,8 @@ FULL: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def postgres(settings: Settings) -> Iterator[PostgresSettings]:
-    with empty_database(settings.postgres) as made:
-        migrations.migrate(made)
-        yield made
-
-
-@pytest.fixture
-def control(postgres: PostgresSettings) -> Iterator[Connection[Any]]:
-    with connect(postgres, application="test") as connection:
-        connection.autocommit = True
-        connection.execute("TRUNCATE control.organizations, control.audit_log CASCADE")
-        yield connection
-
-
 def make_owner(control: Connection[Any]) -> Owner:
-    made = ids.organization_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES))
+    made = ids.organization_id(*random_id())
     organizations.create(control, made, name="Acme", plan="pro", rate_limit_per_minute=None, actor=ACTOR)
     control.execute("DELETE FROM control.audit_log")
     return Owner(made, "live")
@@ -62,7 +45,7 @@ def owner(control: Connection[Any]) -> Owner:
 
 
 def add(control: Connection[Any], owner: Owner, actor: str = ACTOR, secret: bytes = b"s" * 24, **members: Any) -> Endpoint:
-    made = ids.endpoint_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES))
+    made = ids.endpoint_id(*random_id())
     return endpoints.add(control, RING, made, owner, {"url": URL, **members}, secret=secret, rules=RULES, actor=actor)[0]
 
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 
 from access import data_keys, endpoint_secrets, epoch, erasure, organizations
 from access.data_keys import DataKeys
 from access.secrets import Keyring, KeyringError
-from runtime import migrations
+from projections import lifecycle
+from projections.offsets import load_offsets
 from runtime.clock import SYSTEM
-from runtime.postgres import CONTROL_SCHEMA, connect, pool
-from runtime.settings import PostgresSettings, Settings
-from schemas import ids
+from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, connection_arguments, pool
+from runtime.settings import PostgresSettings
+from schemas import codec, ids
 from schemas.ids import DataKeyId, OrganizationId
+from schemas.keys import record_key
 from schemas.lifecycle import ERASED_KEYS_MAX, Erased
-from tests.contract.databases import empty_database
+from schemas.records import Record
+from schemas.topics import LIFECYCLE
+from tests.contract.new_ids import random_id
 
 ACTOR = "test:ada"
 
@@ -33,28 +35,13 @@ def ring(*names: str) -> Keyring:
 RING = ring("a")
 
 
-@pytest.fixture(scope="module")
-def postgres(settings: Settings) -> Iterator[PostgresSettings]:
-    with empty_database(settings.postgres) as made:
-        migrations.migrate(made)
-        yield made
-
-
-@pytest.fixture
-def control(postgres: PostgresSettings) -> Iterator[Connection[Any]]:
-    with connect(postgres, application="test") as connection:
-        connection.autocommit = True
-        connection.execute("TRUNCATE control.organizations, control.audit_log CASCADE")
-        yield connection
-
-
 @pytest.fixture
 def acme(control: Connection[Any]) -> OrganizationId:
     return make(control)
 
 
 def make(control: Connection[Any]) -> OrganizationId:
-    made = ids.organization_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES))
+    made = ids.organization_id(*random_id())
     return organizations.create(control, made, name="Acme", plan="pro", rate_limit_per_minute=None, actor=ACTOR).id
 
 
@@ -122,12 +109,71 @@ async def test_an_erased_key_is_gone_at_once_where_the_epoch_is_seen_and_the_nex
         assert erasure.look(control, RING, acme, "nobody").keys == ()
         version = erasure.erase(control, SYSTEM, wanted, told.append, actor=ACTOR)
         assert version == before + 1
+        assert process.keys.at_hand(acme, "john") is not None
         process.changes += 1
+        assert process.keys.at_hand(acme, "jane") is None
         assert (await process.has(acme, jane), await process.has(acme, john)) == (False, True)
         assert await process.id_of(acme, "jane") != jane
     assert [(one.what, one.keys, one.actor) for one in told] == [("subject", [jane], ACTOR)]
     ((action, detail),) = control.execute("SELECT action, detail FROM control.audit_log WHERE action LIKE 'data.%'").fetchall()
     assert (action, detail) == ("data.erased", {"what": "subject", "keys": 1})
+
+
+def destroyed(control: Connection[Any]) -> list[tuple[Any, ...]]:
+    return control.execute("SELECT actor, detail FROM control.audit_log WHERE action = 'data.erased' ORDER BY id").fetchall()
+
+
+@pytest.mark.parametrize("first", ["fold", "operator"])
+async def test_an_erasure_is_audited_once_as_its_operators_whoever_is_faster(
+    first: str, postgres: PostgresSettings, control: Connection[Any], acme: OrganizationId
+) -> None:
+    arguments = connection_arguments(postgres, search_path=FOLDS_SCHEMA, application="test")
+    told: list[Erased] = []
+
+    def fold() -> None:
+        async def write() -> None:
+            async with await AsyncConnection.connect(arguments["conninfo"], autocommit=True, options=arguments["options"]) as connection:
+                begin = (await load_offsets(connection, {(LIFECYCLE, 0)}))[LIFECYCLE, 0]
+                record = Record(begin, 1, record_key(acme), codec.encode(told[0]), ())
+                await lifecycle.FOLD.write(connection, 0, lifecycle.FOLD.decode(0, [record]), begin, begin + 1)
+
+        asyncio.run(write())
+
+    def tell_log(record: Erased) -> None:
+        told.append(record)
+        if first == "fold":
+            fold()
+
+    async with Process(postgres) as process:
+        await process.keys.of_subjects(acme, ["jane", "john"])
+    wanted = erasure.look(control, RING, acme, None)
+    await asyncio.to_thread(erasure.erase, control, SYSTEM, wanted, tell_log, actor=ACTOR)
+    if first == "operator":
+        await asyncio.to_thread(fold)
+    assert destroyed(control) == [(ACTOR, {"what": "organization", "keys": 2})]
+    assert erasure.look(control, RING, acme, None).keys == ()
+
+
+async def test_an_erasure_of_many_keys_whose_end_the_log_did_not_confirm_goes_as_far_as_the_log_has_it_and_is_ended_when_asked_for_again(
+    postgres: PostgresSettings, control: Connection[Any], acme: OrganizationId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "ERASED_KEYS_MAX", 2)
+    told: list[Erased] = []
+
+    def tell_log(record: Erased) -> None:
+        if told:
+            raise RuntimeError("not confirmed")
+        told.append(record)
+
+    async with Process(postgres) as process:
+        await process.keys.of_subjects(acme, ["jane", "john", None])
+    with pytest.raises(RuntimeError):
+        erasure.erase(control, SYSTEM, erasure.look(control, RING, acme, None), tell_log, actor=ACTOR)
+    assert erasure.apply(control, told)[0] == 2, "what the log has is done by whoever reads it"
+    rest = erasure.look(control, RING, acme, None)
+    assert len(rest.keys) == 1
+    erasure.erase(control, SYSTEM, rest, lambda _: None, actor=ACTOR)
+    assert [detail["keys"] for _, detail in destroyed(control)] == [2, 1]
 
 
 async def test_where_the_log_does_not_confirm_nothing_is_destroyed(

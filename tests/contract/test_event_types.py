@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import psycopg
@@ -15,36 +14,20 @@ from access.event_types import Change
 from access.organizations import NotThere
 from access.schema_walk import SchemaError
 from ingest.catalogue import Catalogue
-from runtime import migrations
 from runtime.clock import SYSTEM
 from runtime.postgres import FOLDS_SCHEMA, connect, pool
-from runtime.settings import PostgresSettings, Settings
+from runtime.settings import PostgresSettings
 from schemas import ids
 from schemas.ids import OrganizationId
 from schemas.problems import ProblemError
-from tests.contract.databases import empty_database
+from tests.contract.new_ids import random_id
 
 ACTOR = "key:key_1"
 OBJECT, STRICT = b'{ "type":"object" }', b'{"type":"object","required":["a"]}'
 
 
-@pytest.fixture(scope="module")
-def postgres(settings: Settings) -> Iterator[PostgresSettings]:
-    with empty_database(settings.postgres) as made:
-        migrations.migrate(made)
-        yield made
-
-
-@pytest.fixture
-def control(postgres: PostgresSettings) -> Iterator[Connection[Any]]:
-    with connect(postgres, application="test") as connection:
-        connection.autocommit = True
-        connection.execute("TRUNCATE control.organizations, control.audit_log CASCADE")
-        yield connection
-
-
 def make_owner(control: Connection[Any]) -> Owner:
-    made = ids.organization_id(SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES))
+    made = ids.organization_id(*random_id())
     organizations.create(control, made, name="Acme", plan="pro", rate_limit_per_minute=None, actor=ACTOR)
     control.execute("DELETE FROM control.audit_log")
     return Owner(made, "live")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any, cast
@@ -16,31 +16,15 @@ from access import api_keys, audit, keys, operators, organizations
 from access.api_keys import ApiKey
 from access.last_used import LastUsed
 from access.organizations import Change, NotPossible, NotThere, Organization
-from runtime import migrations
 from runtime.clock import SYSTEM
 from runtime.postgres import CONTROL_SCHEMA, connect, pool
-from runtime.settings import PostgresSettings, Settings
+from runtime.settings import PostgresSettings
 from schemas import ids
-from tests.contract.databases import empty_database
+from tests.contract.new_ids import random_id
 from tests.contract.test_control_plane import everything, version
 
 ACTOR = "test:ada"
 DAY_MS = 86_400_000
-
-
-@pytest.fixture(scope="module")
-def postgres(settings: Settings) -> Iterator[PostgresSettings]:
-    with empty_database(settings.postgres) as made:
-        migrations.migrate(made)
-        yield made
-
-
-@pytest.fixture
-def control(postgres: PostgresSettings) -> Iterator[Connection[Any]]:
-    with connect(postgres, application="test") as connection:
-        connection.autocommit = True
-        connection.execute("TRUNCATE control.organizations, control.audit_log, control.operators CASCADE")
-        yield connection
 
 
 @pytest.fixture
@@ -48,10 +32,6 @@ def acme(control: Connection[Any]) -> Organization:
     return organizations.create(
         control, ids.organization_id(*random_id()), name="Acme", plan="pro", rate_limit_per_minute=None, actor=ACTOR
     )
-
-
-def random_id() -> tuple[int, bytes]:
-    return SYSTEM.now_ms(), os.urandom(ids.RANDOM_BYTES)
 
 
 def make(control: Connection[Any], organization: str, *, expires_at_ms: int | None = None, actor: str = ACTOR) -> tuple[ApiKey, str]:

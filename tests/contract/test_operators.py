@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,22 +10,10 @@ from psycopg import Connection
 
 from access import keys, operators
 from access.organizations import NotThere
-from runtime import migrations
-from runtime.postgres import connect
-from runtime.settings import Settings
 from schemas import ids
-from tests.contract.databases import empty_database
+from tests.contract.new_ids import random_id
 from tests.contract.test_control_plane import everything
-from tests.contract.test_key_life import ACTOR, entries, random_id
-
-
-@pytest.fixture
-def control(settings: Settings) -> Iterator[Connection[Any]]:
-    with empty_database(settings.postgres) as made:
-        migrations.migrate(made)
-        with connect(made, application="test") as connection:
-            connection.autocommit = True
-            yield connection
+from tests.contract.test_key_life import ACTOR, entries
 
 
 def test_an_operator_is_found_by_the_token_alone_which_is_stored_nowhere(control: Connection[Any]) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import schemathesis
+from schemathesis.core import NOT_SET
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.core.transport import Response
 
@@ -28,6 +29,8 @@ STRUCTURED: Final = "application/cloudevents+json"
 _NAMED: Final = ("create_organization", "change_organization", "create_key", "put_event_type", "create_endpoint", "change_endpoint")
 #: What an endpoint can be told follows rules beyond a schema: of URLs, names of headers, which settings go together.
 _ENDPOINTS: Final = ("create_endpoint", "change_endpoint", "rotate_endpoint_secret")
+#: What may come without a body, and has no other part but its path.
+_BODY_OPTIONAL: Final = ("test_endpoint", "rotate_endpoint_secret")
 _ATTRIBUTES: Final = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/tests", "ce-type": "a.b"}
 
 
@@ -74,8 +77,6 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.body["rate_per_s"] = min(case.body["rate_per_s"], 1_000)  # its highest is a setting
     if operation == "change_replay" and isinstance(case.body, dict) and not any(value is not None for value in case.body.values()):
         case.body["state"] = "paused"  # one of the two has to be there
-    if operation == "start_replay" and isinstance(case.body, dict) and case.body.get("event_types") is not None:
-        case.body["event_types"] = ["order.*"]  # names of types follow rules beyond a schema
     if operation in ("recover_endpoint", "start_replay") and isinstance(case.body, dict) and case.body.get("since") is not None:
         case.body["since"] = "2026-01-01T00:00:00Z"  # two times that are made up are in the wrong order half of the time
         case.body.pop("until", None)
@@ -147,6 +148,8 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Response) ->
     if kind == "AcceptedNegativeData" and operation == "post_event" and case.media_type == STRUCTURED:
         # A structured event is its body: its ce- headers are not read (CloudEvents HTTP Protocol Binding 1.0, section 3.2).
         return not validator(published()["components"]["schemas"]["CloudEvent"]).is_valid(case.body)
+    if kind == "AcceptedNegativeData" and case.body is NOT_SET and operation in _BODY_OPTIONAL:
+        return False  # schemathesis calls what it left out a wrong body, also where it may be left out
     if kind == "UseAfterFree" and operation == "get_key":
         return bool(answer["state"] != "revoked")  # a key that is deleted is revoked, and shown so
     return True

@@ -53,9 +53,8 @@ def payloads(path: Path) -> list[tuple[str, bytes]]:
     return [(re.sub(r"[^A-Za-z0-9_.-]", "_", line.type), bytes(line.payload)) for line in lines]
 
 
-def walk(client: httpx.Client, status: str) -> list[Item]:
+def walk(client: httpx.Client, status: str, cursor: str | None = None) -> list[Item]:
     items: list[Item] = []
-    cursor: str | None = None
     while True:
         answer = client.get("/inbox", params={"status": status, "limit": PAGE, **({"cursor": cursor} if cursor else {})})
         assert answer.status_code == 200, answer.text
@@ -112,6 +111,31 @@ def _post_all(client: httpx.Client, events: list[tuple[str, bytes]], *, expect: 
         assert answer.status_code == expect, answer.text
         posted.append(answer.json()["id"])
     return posted
+
+
+def test_going_on_from_a_cursor_skips_nothing_but_what_is_acknowledged_late_which_the_view_has_where_it_was_posted(system: System) -> None:
+    tenant = make_tenant(system.settings, "views")
+    with httpx.Client(base_url=system.url, headers={"X-API-Key": tenant.key}, timeout=10) as client:
+
+        def post(number: int) -> str:
+            return str(client.post("/events", json={"type": "a.b", "payload": number}).json()["id"])
+
+        def cursor_of(status: str) -> str:
+            return str(client.get("/inbox", params={"status": status}).json()["next_cursor"])
+
+        def ids_of(status: str, cursor: str | None = None) -> list[str]:
+            return [item.id for item in walk(client, status, cursor)]
+
+        posted = [post(number) for number in range(4)]
+        until(lambda: ids_of("all") == posted, 30, "the events", 0.1)
+        client.post("/inbox/ack", json={"ids": [posted[2]]})
+        cursors = {status: cursor_of(status) for status in ("all", "unacked", "acked")}
+        client.post("/inbox/ack", json={"ids": [posted[0], posted[3]]})
+        posted += [post(number) for number in range(4, 6)]
+        until(lambda: ids_of("all") == posted, 30, "the other events", 0.1)
+        assert ids_of("all", cursors["all"]) == ids_of("unacked", cursors["unacked"]) == posted[4:]
+        assert ids_of("acked", cursors["acked"]) == [posted[3]]
+        assert ids_of("acked") == [posted[0], posted[2], posted[3]]
 
 
 def test_unknown_and_foreign_events_look_the_same(system: System) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
+from ingest.idempotency import redis_key
+from schemas.keys import native_dedup_key
 from tests.flow.one_key.callers import Callers, became, in_the_log, inbox, settled
 from tests.flow.one_key.conftest import started
 from triggers.devstack.stack import Stack
@@ -103,3 +107,34 @@ def test_an_api_killed_on_the_way_leaves_one_id_for_whoever_asks_again(
     assert {record.id for record in records} == named
     assert len(records) <= records_max
     assert [row["id"] for row in inbox(client)] == list(named)
+
+
+@pytest.mark.parametrize(("place", "status"), [("api.after_reserve", 201), ("api.after_append", 422)])
+def test_another_event_has_the_key_of_one_that_never_reached_the_log_and_never_of_one_that_did(
+    place: str, status: int, system: System, tenant: Tenant, client: httpx.Client, tmp_path: Path
+) -> None:
+    """The same event is another one, too, to whoever compares fingerprints, once encryption was asked for or a data key is destroyed."""
+    armed = tmp_path / "crash"
+    armed.write_text(place)
+    extra = {"TRIGGERS_CRASH_FILE": str(armed), "TRIGGERS_INGEST__RESERVATION_LEASE_S": "1"}
+    with started(system, f"doomed-{status}", extra=extra) as (doomed,), pytest.raises(httpx.TransportError):
+        httpx.post(f"{doomed.url}/events", json=EVENT, headers={"X-API-Key": tenant.key}, timeout=15)
+    other, name = {**EVENT, "payload": {"order": 18}}, redis_key(tenant.organization, "live", native_dedup_key(EVENT["idempotency_key"]))
+    redis: Any = Redis.from_url(system.settings.redis.url.get_secret_value())
+    told: list[httpx.Response] = []
+
+    def certain() -> bool:
+        told.append(client.post("/events", json=other))
+        return told[-1].status_code == 201 or redis.hget(name, "state") == b"accepted"
+
+    try:
+        until(certain, 30, "the end of the lease", 0.2)
+    finally:
+        redis.close()
+    assert {one.status_code for one in told[:-1]} <= {422, 503}
+    assert told[-1].status_code == status
+    again = client.post("/events", json=other)
+    assert again.status_code == (409 if status == 201 else 422)
+    (record,) = settled(system, client, tenant)
+    assert [record.id] == [again.json()["id"]] == [row["id"] for row in inbox(client)]
+    assert json.loads(bytes(record.payload)) == (other if status == 201 else EVENT)["payload"]

@@ -6,16 +6,19 @@ import gc
 import tracemalloc
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from delivery import policy
 from delivery.facts import Facts, Source
 from delivery.journal import Asked, Journal, Leg, Page
-from schemas import ids
+from delivery.tails import learn
+from schemas import codec, ids
 from schemas.deliveries import Attempted, Dead, Planned, Requested, Retry
 from schemas.ids import EventId, RoundId
-from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_FIFO, EVENTS_ACCEPTED
+from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, DELIVERIES_FIFO, EVENTS_ACCEPTED, retry_topic
 
 ORGANIZATION = ids.organization_id(1, bytes(10))
 ENDPOINT, OTHER = (ids.endpoint_id(n, bytes(10)) for n in (1, 2))
@@ -94,6 +97,42 @@ def test_what_follows_a_failed_attempt_is_known_until_it_is_settled_without_what
     journal.settle(key)
     assert journal.failed(key) is None
     assert journal.has_attempt(key)
+
+
+LEG = retry_topic(30)
+
+
+def found(following: Retry | Dead) -> dict[str, bytes]:
+    """What an earlier owner left: a failed attempt and what follows it, by topic."""
+    made = attempted(1, following)
+    if isinstance(following, Retry):
+        return {DELIVERIES_ATTEMPTS: codec.encode(made), LEG: codec.encode(policy.retry_task(made, following, (), b"{}"))}
+    if following.reason == "erased":
+        return {DELIVERIES_ATTEMPTS: codec.encode(made)}
+    return {DELIVERIES_ATTEMPTS: codec.encode(made), DELIVERIES_DEAD: codec.encode(policy.dead_letter(made, following, (), b"{}"))}
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("following", [Retry(attempt=2, not_before_ms=9), Dead(reason="gone"), Dead(reason="erased")], ids=str)
+def test_a_new_owner_keeps_no_details_of_an_attempt_whose_end_it_finds(following: Retry | Dead, backwards: bool) -> None:
+    journal = Journal(MEMORY_MS)
+    records = list(found(following).items())
+    for topic, value in reversed(records) if backwards else records:
+        learn(journal, topic, 3, value, 0)
+    key = (event(1), ENDPOINT, 1, ids.RoundId(""))
+    assert (journal.has_attempt(key), journal.failed(key)) == (True, None)
+
+
+def test_a_new_owner_keeps_the_details_of_an_attempt_whose_end_is_not_there_also_where_the_next_attempt_is() -> None:
+    """A FIFO endpoint's has no leg in between: its runner takes the step again, with what the log says of it."""
+    journal = Journal(MEMORY_MS)
+    first, second = (attempted(1, Retry(attempt=n + 1, not_before_ms=9)) for n in (1, 2))
+    learn(journal, DELIVERIES_ATTEMPTS, 3, codec.encode(first), 0)
+    learn(journal, DELIVERIES_ATTEMPTS, 4, codec.encode(msgspec.structs.replace(second, attempt=2)), 0)
+    put_off = policy.retry_task(second, Retry(attempt=3, not_before_ms=9), (), b"{}")
+    learn(journal, LEG, 1, codec.encode(msgspec.structs.replace(put_off, attempt=2, hop=1)), 0)
+    learn(journal, LEG, 2, codec.encode(msgspec.structs.replace(put_off, round=ROUND, cause="retry")), 0)
+    assert [journal.failed((event(1), ENDPOINT, n, ids.RoundId(""))) is not None for n in (1, 2)] == [True, True]
 
 
 @pytest.mark.parametrize(

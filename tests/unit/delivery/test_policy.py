@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from delivery import policy
 from delivery.delays import choose, due_ms, for_parking
-from delivery.ours import is_ours
+from delivery.local_failures import is_ours
 from schemas import ids
 from schemas.deliveries import Dead, Retry
 

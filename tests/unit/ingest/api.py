@@ -57,6 +57,7 @@ class Api:
             cast(Reservations, self.held),
             cast(Appender, self.log),
             cast(DataKeys, data_keys),
+            self.log.has,
         )
         single = PostEvents(SETTINGS, SYSTEM, admission)
         hot = {"/events": single, "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}

@@ -15,7 +15,7 @@ from runtime.redis import RedisUnavailable
 from schemas import codec, ids
 from schemas.events import Ingested
 from schemas.ids import ApiKeyId, EventId
-from schemas.problems import INVALID_EVENT, INVALID_KEY, ProblemError
+from schemas.problems import INVALID_EVENT, INVALID_KEY, UNAVAILABLE, ProblemError
 
 ORGANIZATION = ids.organization_id(1, bytes(10))
 PRINCIPAL = Principal(ApiKeyId("key_1"), ORGANIZATION, "test", ("events:write",), "free", None, None)
@@ -163,6 +163,10 @@ class Held:
             self.told.append(("confirm", event_id))
         asyncio.get_running_loop().call_soon(on_told, self._tick.up)
 
+    async def resolve(self, _key: str, event_id: EventId, *, in_log: bool) -> None:
+        await self._tick.touch()
+        self.told.append(("taken" if in_log else "free", event_id))
+
     async def release(self, _key: str, event_id: EventId, _owner: str) -> None:
         await self._tick.touch()
         self.told.append(("release", event_id))
@@ -175,6 +179,13 @@ class Log:
         self.error: ProblemError | None = None
         self.on_append: Any = lambda: None
         self.slow_s = 0.0
+        #: Whether `HELD` is in it; None: nobody can say.
+        self.has_held: bool | None = False
+
+    async def has(self, _organization: str, _mode: str, event_id: EventId) -> bool:
+        if self.has_held is None:
+            raise ProblemError(UNAVAILABLE, "Away.")
+        return self.has_held and event_id == HELD
 
     def send(self, organization: str, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> asyncio.Future[Report]:
         return asyncio.ensure_future(self.append(organization, value, headers))

@@ -101,7 +101,42 @@ async def test_a_reservation_of_somebody_else_is_never_given_back(outcome: str, 
     assert told(api) == []
 
 
+async def test_a_key_that_lapsed_under_something_else_is_free_where_the_log_has_no_such_event(api: Api) -> None:
+    Reserving(api, "lapsed", "reserved")
+    answer = await api.post(idempotency_key="k")
+    assert (answer.status, answer.body["id"]) == (201, api.only.id)
+    assert api.only.id != HELD, "another event under one id would be dropped as a copy of it"
+    assert api.held.told == [("free", HELD), ("confirm", api.only.id)]
+
+
+async def test_a_key_that_lapsed_under_something_else_is_taken_where_the_log_has_its_event(api: Api) -> None:
+    api.log.has_held = True
+    Reserving(api, "lapsed", "conflict")
+    answer = await api.post(idempotency_key="k")
+    assert (answer.status, slug(answer), answer.body["id"]) == (422, "idempotency-key-reused", HELD)
+    assert api.held.told == [("taken", HELD)]
+    assert api.log.events == []
+
+
+async def test_where_nobody_can_say_whether_a_lapsed_event_is_in_the_log_the_next_one_is_not_appended(api: Api) -> None:
+    api.log.has_held = None
+    Reserving(api, "lapsed")
+    answer = await api.post(idempotency_key="k")
+    assert (answer.status, answer.body["outcome"], api.log.events) == (503, "not_appended", [])
+    assert told(api) == []
+    answer = await api.batch(keyed("a", None))
+    assert statuses(answer) == [503, 201]
+
+
 # -- batches
+
+
+async def test_keys_of_a_batch_that_lapsed_under_something_else_are_free_and_hold_up_nothing_else(api: Api) -> None:
+    Reserving(api, "lapsed", "reserved", "reserved", "reserved")
+    answer = await api.batch(keyed("a", "b", "a", None))
+    assert statuses(answer) == [201] * 4
+    assert api.held.told[0] != ("free", HELD), "what is free to go went first"
+    assert [what for what, _ in api.held.told].count("free") == 1
 
 
 async def test_a_batch_that_runs_out_of_time_gives_every_reservation_back(hasty: Api) -> None:

@@ -19,8 +19,12 @@ class Keys:
 
     def __init__(self) -> None:
         self.made: dict[str | None, DataKey] = {}
+        self.cached: dict[str | None, DataKey] = {}
         self.asked: list[set[str | None]] = []
         self.up = True
+
+    def at_hand(self, _organization: str, subject: str | None) -> DataKey | None:
+        return self.cached.get(subject)
 
     async def of_subjects(self, _organization: str, subjects: Iterable[str | None]) -> dict[str | None, DataKey]:
         wanted = set(subjects)
@@ -96,6 +100,28 @@ async def test_a_key_that_was_erased_while_the_request_was_under_way_seals_nothi
     assert erased
     assert envelope_of(bytes(api.only.payload)).key == keys.made["jane"].id
     assert keys.made["jane"].open(api.only).subject == "jane"
+
+
+async def test_what_the_quota_has_no_room_for_makes_no_key() -> None:
+    api, keys = encrypting()
+    api.quota.left = 1
+    assert (await api.post(EVENT)).status == 201
+    assert keys.asked == [{"jane"}]
+    assert (await api.post({**EVENT, "subject": "john"})).status == 429
+    assert keys.asked == [{"jane"}]
+    api.quota.left = 2
+    answer = await api.batch([{**EVENT, "subject": f"s{n}", "idempotency_key": f"k{n}"} for n in range(5)])
+    assert [one["status"] for one in answer.body["results"]] == [201, 201, 429, 429, 429]
+    assert keys.asked == [{"jane"}, {"s0", "s1"}]
+
+
+async def test_an_event_whose_key_is_at_hand_is_sealed_under_it_and_nobody_is_asked() -> None:
+    api, keys = encrypting()
+    await api.post(EVENT)
+    keys.cached = keys.made
+    assert (await api.post({**EVENT, "idempotency_key": "l"})).status == 201
+    assert keys.asked == [{"jane"}]
+    assert keys.made["jane"].open(api.log.events[1]).subject == "jane"
 
 
 async def test_a_batch_asks_once_for_the_keys_of_all_its_subjects() -> None:

@@ -39,7 +39,8 @@ class Stream:
 
 
 def app(current: bool = True) -> Any:
-    return SimpleNamespace(conf=SimpleNamespace(id="dedup"), consumer=SimpleNamespace(is_current=lambda _tp, _batch: current))
+    consumer = SimpleNamespace(is_current=lambda _tp, _batch: current)
+    return SimpleNamespace(conf=SimpleNamespace(id="dedup"), consumer=consumer, should_stop=False)
 
 
 @pytest.fixture
@@ -67,6 +68,19 @@ async def test_any_exception_ends_the_process_with_its_place_and_acknowledges_no
         await consume(app(), stream, handle)
     assert stream.acked == [1]
     assert died == [f"dedup: events.ingested[0] up to offset 2: {error!r}"]
+
+
+async def test_an_acknowledgement_that_fails_ends_the_process_too(died: list[str]) -> None:
+    class Refusing(Stream):
+        async def ack(self, event: Any) -> None:
+            raise KeyError(event.message.offset)
+
+    async def handle(_tp: Any, _batch: Any, _current: Any) -> bool:
+        return True
+
+    with pytest.raises(Died):
+        await consume(app(), Refusing(1, 2), handle)
+    assert died == ["dedup: events.ingested[0] up to offset 1: KeyError(1)"]
 
 
 async def test_a_cancelled_agent_acknowledges_nothing_and_lives(died: list[str]) -> None:

@@ -83,7 +83,9 @@ class Endless(Stream):
         await asyncio.Event().wait()
 
 
-async def test_a_cancelled_agent_takes_along_what_it_was_about_to_finish(died: list[str]) -> None:
+@pytest.mark.parametrize("batches", [1, 2])
+async def test_a_cancelled_agent_takes_along_what_it_was_about_to_finish(batches: int, died: list[str]) -> None:
+    """Whether it waits for the next batch, or with the next one in hand for this one."""
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def finish(_tp: Any, _prepared: Any, _current: Any) -> bool:
@@ -94,7 +96,7 @@ async def test_a_cancelled_agent_takes_along_what_it_was_about_to_finish(died: l
             ended.set()
         return True
 
-    stream = Endless(1)
+    stream = Endless(*range(batches))
     agent = asyncio.create_task(consume_ahead(app(), stream, prepared, finish))
     await asyncio.wait_for(begun.wait(), 5)
     agent.cancel()
@@ -102,6 +104,27 @@ async def test_a_cancelled_agent_takes_along_what_it_was_about_to_finish(died: l
         await agent
     assert ended.is_set()
     assert (stream.acked, died) == ([], [])
+
+
+@pytest.mark.parametrize("failure", ["ack", "cancelled"])
+async def test_what_ends_while_no_other_batch_comes_ends_the_process_all_the_same(failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it then, and the batch would be neither acknowledged nor given up for ever."""
+    died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(agents, "die", died.set_result)
+
+    class Refusing(Endless):
+        async def ack(self, event: Any) -> None:
+            raise KeyError(event.message.offset)
+
+    async def finish(_tp: Any, _prepared: Any, _current: Any) -> bool:
+        if failure == "cancelled":
+            raise asyncio.CancelledError
+        return True
+
+    agent = asyncio.create_task(consume_ahead(app(), Refusing(1), prepared, finish))
+    assert (await asyncio.wait_for(died, 5)).startswith("dedup: events.ingested[0] up to offset 1: ")
+    agent.cancel()
+    await asyncio.gather(agent, return_exceptions=True)
 
 
 async def test_the_last_batch_is_finished_although_no_other_comes() -> None:

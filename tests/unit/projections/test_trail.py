@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from access.envelopes import DataKey
 from projections.explain import Explained
 from projections.story import document
 from projections.trail import Trail
@@ -95,6 +96,16 @@ def test_what_an_event_went_through_is_told_from_its_records() -> None:
     assert (good["state"], good["next"]) == ("delivered", None)
     assert (bad["state"], [one["offset"] for one in bad["attempts"]]) == ("retrying", [42])
     assert (bad["next"]["waits_on"]["topic"], bad["next"]["hop"]) == ("deliveries.retry.30s", 1)
+
+
+def test_the_answer_to_an_encrypted_event_is_shown_as_what_it_is() -> None:
+    sealed = DataKey(ids.data_key_id(1, bytes(10)), bytes(32)).seal_response(b"body", ingested(), "ep_1\n\n1")
+    answers = {4: None, 5: "Ym9keQ==", 6: sealed}
+    made = [msgspec.structs.replace(attempt(GOOD, number, None), response=response) for number, response in answers.items()]
+    records = [*RECORDS, *((DELIVERIES_ATTEMPTS, Record(80 + n, 1, KEY, codec.encode(one), ())) for n, one in enumerate(made))]
+    good, _ = story(records)["deliveries"]
+    shown = {one["attempt"]: (one["response_base64"], one["response_sealed"]) for one in good["attempts"] if one["attempt"] in answers}
+    assert shown == {4: (None, None), 5: ("Ym9keQ==", None), 6: (None, sealed)}
 
 
 @pytest.mark.parametrize("seed", range(20))
