@@ -239,6 +239,11 @@ class RebuildSettings(_Section):
     lock_timeout_s: Annotated[float, Field(gt=0, lt=1)] = 0.3
     #: How long the swap is tried.
     swap_timeout_s: Seconds = 60.0
+    #: Processes that load the log, where it is worth starting them: from so many records on.
+    processes: Positive = 2
+    process_records_min: Positive = 100_000
+    #: Sessions that make indexes and derived tables side by side, each with up to 256 MB of PostgreSQL's memory.
+    sessions: Positive = 2
     #: Silence of the broker after which the rebuild gives up, to be gone on with later.
     stall_timeout_s: Seconds = 30.0
 
