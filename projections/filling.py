@@ -22,8 +22,9 @@ async def fill(settings: Settings, shadow: Shadow, reader: LogReader, ranges: Ma
     """
     rebuild = settings.rebuild
     many = sum(part.end - part.begin for part in ranges.values()) >= rebuild.process_records_min
+    processes = min(rebuild.processes, settings.kafka.partitions) if many else 1
     async with (
-        loaders(settings, shadow, reader, rebuild.processes if many else 1) as loading,
+        loaders(settings, shadow, reader, processes) as loading,
         finishing(settings.postgres, shadow, rebuild.sessions) as finish,
     ):
         # One topic after the other: long runs of rows for the same tables.
