@@ -4,6 +4,7 @@ while the next one is."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from projections.finishing import finishing
 from projections.loaders import loaders
@@ -30,6 +31,6 @@ async def fill(settings: Settings, shadow: Shadow, reader: LogReader, ranges: Ma
         # One topic after the other: long runs of rows for the same tables.
         for fold in shadow.folds:
             of_topic = {place: part for place, part in ranges.items() if place[0] == fold.topic}
-            await loading.load(fold, of_topic, lambda records, topic=fold.topic: counted(topic, records))
+            await loading.load(fold, of_topic, partial(counted, fold.topic))
             finish.begin(fold)
         await finish.end()

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
+import psycopg
 from psycopg import AsyncConnection
 
 from projections.fold import Connection
@@ -42,6 +43,7 @@ async def connect(settings: PostgresSettings, schema: str) -> Connection:
 
 async def own(connection: Connection) -> None:
     """Sessions of a run that was killed may take a moment to end. Raises `RebuildError` where they do not, or another run goes on."""
+    await _end_with_client(connection)
     owned = False
     for _ in range(_LOCK_TRIES):
         owned = owned or await _is(connection, "lock_rebuild")
@@ -59,6 +61,7 @@ async def helping(settings: PostgresSettings, owner: int) -> AsyncIterator[Conne
     """
     connection = await connect(settings, SHADOW_SCHEMA)
     try:
+        await _end_with_client(connection)
         await connection.execute("SET synchronous_commit = off")
         await connection.execute(load("projections", "help_rebuild"), {"lock": _LOCK_CLASS})
         if not await _is(connection, "rebuild_owned", owner=owner):
@@ -66,6 +69,12 @@ async def helping(settings: PostgresSettings, owner: int) -> AsyncIterator[Conne
         yield connection
     finally:
         await connection.close()
+
+
+async def _end_with_client(connection: Connection) -> None:
+    """A statement of ours is not worked off for minutes after we were killed, and keeps nobody out who would go on."""
+    with suppress(psycopg.errors.InvalidParameterValue):  # a server whose system cannot tell
+        await connection.execute("SET client_connection_check_interval = '1s'")
 
 
 async def _is(connection: Connection, statement: str, **values: Any) -> bool:

@@ -28,6 +28,19 @@ async def test_no_other_rebuild_begins_before_those_who_helped_a_killed_one_are_
         await second.close()
 
 
+async def test_a_statement_of_a_rebuild_that_was_killed_ends_and_the_next_one_begins(tables: Settings) -> None:
+    first, second = await connect(tables.postgres, "folds"), await connect(tables.postgres, "folds")
+    try:
+        await own(first)
+        async with helping(tables.postgres, first.info.backend_pid) as helper:
+            for connection in (first, helper):
+                connection.pgconn.send_query(b"SELECT pg_sleep(120)")  # as an index that takes minutes
+                connection.pgconn.finish()  # as a kill does: the socket closes, and nothing was cancelled
+        await own(second)
+    finally:
+        await second.close()
+
+
 async def test_nobody_helps_a_rebuild_that_is_over(tables: Settings) -> None:
     owner = await connect(tables.postgres, "folds")
     await own(owner)
