@@ -195,7 +195,7 @@ class LogReader:
             headers = cast(Headers, message.headers() or ()) if self._headers else ()
             record = Record(offset, message.timestamp()[1], message.key(), message.value(), headers)
             if offset >= end:
-                self._hold(place, record)
+                self._put_aside(place, record)
                 continue
             if not into:
                 batch[place] = into
@@ -204,7 +204,7 @@ class LogReader:
             size += len(message)
         return count, size
 
-    def _hold(self, place: Place, record: Record) -> None:
+    def _put_aside(self, place: Place, record: Record) -> None:
         self._held[place].append(record)
         if len(self._held[place]) >= _HELD_MAX and place not in self._paused:
             self._paused.add(place)

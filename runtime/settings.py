@@ -230,8 +230,8 @@ class DeliverySettings(_Section):
 
 
 class RebuildSettings(_Section):
-    #: Records that go into the shadow tables in one transaction.
-    batch_records_max: Positive = 20_000
+    #: Records that go into the shadow tables in one transaction. While one is written the next is read.
+    batch_records_max: Positive = 5_000
     #: Records still to be folded with which the swap may begin: live folds and acks wait while they are.
     swap_records_max: Positive = 2_000
     #: The swap lets go of every lock and tries again when it waited this long for one: readers queue behind it. Below Postgres's
@@ -243,7 +243,7 @@ class RebuildSettings(_Section):
     processes: Positive = 2
     process_records_min: Positive = 100_000
     #: Sessions that make indexes and derived tables side by side, each with up to 256 MB of PostgreSQL's memory.
-    sessions: Positive = 2
+    sessions: Positive = 3
     #: Silence of the broker after which the rebuild gives up, to be gone on with later.
     stall_timeout_s: Seconds = 30.0
 
