@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,7 +76,11 @@ class Rig:
     def database_cpu_s(self) -> float:
         """CPU seconds of the whole database server, with those of its processes that have ended."""
         server = psutil.Process(self.stack.postgres.pid)
-        return float(sum(server.cpu_times()[:4])) + float(sum(sum(one.cpu_times()[:2]) for one in server.children()))
+        used_s = 0.0
+        for one in server.children():
+            with suppress(psutil.NoSuchProcess):  # it ended just now: the server's own times have it
+                used_s += sum(one.cpu_times()[:2])
+        return used_s + float(sum(server.cpu_times()[:4]))
 
     def resident_mb(self, name: str) -> float:
         return float(psutil.Process(self.system.supervisor.pid(name)).memory_info().rss) / 1e6

@@ -161,40 +161,54 @@ class LogReader:
         count = size = 0
         deadline_s = time.monotonic() + self._stall_timeout_s
         while count < self._batch_records_max and size < _BATCH_BYTES_MAX and not self._abandoned:
-            messages = self._consumer.consume(min(_TAKE_MAX, self._batch_records_max - count), 0.01 if count else _POLL_S)
+            # No more than there are: librdkafka waits until it has as many as it was asked for.
+            missing = sum(end - self._coming[place] for place, end in left.items() if end > self._coming[place])
+            messages = self._consumer.consume(min(_TAKE_MAX, self._batch_records_max - count, missing), 0.01 if count else _POLL_S)
             if not messages and count:
                 return
-            for message in messages:
-                if (error := message.error()) is not None:
-                    self._explain(error, message)
-                elif self._sort(batch, left, message):
-                    count += 1
-                    size += len(message)
+            taken, taken_bytes = self._sort(batch, left, messages)
+            count, size = count + taken, size + taken_bytes
             if not count and time.monotonic() > deadline_s:
                 names = ", ".join(f"{topic}[{number}]" for topic, number in sorted(left))
                 raise LogError(f"nothing came from {names} for {self._stall_timeout_s:g} s: is the broker up?")
             if count and all(self._coming[place] >= end for place, end in left.items()):
                 return
 
-    def _sort(self, batch: dict[Place, list[Record]], left: Mapping[Place, int], message: Message) -> bool:
-        """Into the batch, or aside if it is past what was asked for. Raises `LogError` for a hole."""
-        place, offset = (message.topic() or "", message.partition() or 0), message.offset()
-        expected = self._coming.get(place)
-        if offset is None or expected is None:
-            return False
-        if offset != expected:
-            raise LogError(f"{place[0]}[{place[1]}] has a hole: offset {expected} is not there, the next is {offset}")
-        self._coming[place] = offset + 1
-        headers = cast(Headers, message.headers() or ()) if self._headers else ()
-        record = Record(offset, message.timestamp()[1], message.key(), message.value(), headers)
-        if offset < left.get(place, -1):
-            batch.setdefault(place, []).append(record)
-            return True
+    def _sort(self, batch: dict[Place, list[Record]], left: Mapping[Place, int], messages: Iterable[Message]) -> tuple[int, int]:
+        """Into the batch (how many, and their bytes), or aside what is past what was asked for. Raises `LogError` for a hole."""
+        count = size = 0
+        place, end, into = ("", -1), -1, list[Record]()
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._explain(error, message)
+                continue
+            topic, number, offset = message.topic(), message.partition(), message.offset()
+            if number != place[1] or topic != place[0]:  # they come in runs
+                place = (topic or "", number or 0)
+                end, into = left.get(place, -1), batch.get(place, [])
+            expected = self._coming.get(place)
+            if offset is None or expected is None:
+                continue
+            if offset != expected:
+                raise LogError(f"{place[0]}[{place[1]}] has a hole: offset {expected} is not there, the next is {offset}")
+            self._coming[place] = offset + 1
+            headers = cast(Headers, message.headers() or ()) if self._headers else ()
+            record = Record(offset, message.timestamp()[1], message.key(), message.value(), headers)
+            if offset >= end:
+                self._put_aside(place, record)
+                continue
+            if not into:
+                batch[place] = into
+            into.append(record)
+            count += 1
+            size += len(message)
+        return count, size
+
+    def _put_aside(self, place: Place, record: Record) -> None:
         self._held[place].append(record)
         if len(self._held[place]) >= _HELD_MAX and place not in self._paused:
             self._paused.add(place)
             self._consumer.pause([TopicPartition(*place)])
-        return False
 
     @staticmethod
     def _explain(error: KafkaError, message: Message) -> None:

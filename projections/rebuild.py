@@ -7,6 +7,7 @@ folded to exactly there and never past the live folds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ from psycopg import IsolationLevel
 from projections import acks
 from projections.ahead import find_ahead, look_up, ranges_of
 from projections.digests import Compared, Difference, compare
+from projections.filling import fill
 from projections.fold import Connection
 from projections.log_reader import LogReader, Place, Range, bounds
-from projections.shadow import RebuildError, Shadow, Standing, connect, standings
+from projections.sessions import RebuildError, connect
+from projections.shadow import Shadow, Standing, standings
 from projections.shadow_tables import SHADOW_SCHEMA
 from projections.swap import Swap
 from runtime.clock import Clock
@@ -105,13 +108,28 @@ class Rebuild:
         if not shadow.loaded:
             ranges = await self._ranges(shadow, await self._live(shadow))
             self._check(ranges)
-            # One topic after the other: long runs of rows for the same tables.
-            for fold in shadow.folds:
-                of_topic = {place: part for place, part in ranges.items() if place[0] == fold.topic}
-                await self._read(shadow, reader, of_topic, f"load {fold.topic}")
-            await shadow.finish()
+            await fill(self._settings, shadow, reader, ranges, self._loading(ranges))
         self._check(await self._ranges(shadow, await self._live(shadow)))
         await self._follow(shadow, reader)
+
+    def _loading(self, ranges: Mapping[Place, Range]) -> Callable[[str, int], None]:
+        """Tells the progress, topic by topic."""
+        done: Counter[str] = Counter()
+        total: Counter[str] = Counter()
+        for (topic, _), part in ranges.items():
+            total[topic] += part.end - part.begin
+        began_s: dict[str, float] = {}
+        last_s = self._clock.monotonic_s()
+
+        def counted(topic: str, records: int) -> None:
+            nonlocal last_s
+            done[topic] += records
+            self.report.records += records
+            began_s.setdefault(topic, last_s)
+            last_s = self._clock.monotonic_s()
+            self._progress(Progress(f"load {topic}", done[topic], total[topic], last_s - began_s[topic]))
+
+        return counted
 
     async def _follow(self, shadow: Shadow, reader: LogReader) -> None:
         """Until no more is left than the swap may fold."""
@@ -149,10 +167,9 @@ class Rebuild:
 
     async def _read(self, shadow: Shadow, reader: LogReader, ranges: Mapping[Place, Range], stage: str) -> None:
         total, done, began_s = _size(ranges), 0, self._clock.monotonic_s()
-        put = shadow.fold if shadow.loaded else shadow.load
         async with aclosing(reader.read_ahead(ranges)) as batches:
             async for batch in batches:
-                await put(batch)
+                await shadow.fold(batch)
                 done += sum(len(chunk.records) for chunk in batch)
                 self._progress(Progress(stage, done, total, self._clock.monotonic_s() - began_s))
         self.report.records += done

@@ -13,7 +13,8 @@ from projections.folds import FOLDS
 from projections.log_reader import LogReader, Place
 from projections.offsets import load_offsets
 from projections.rebuild import Progress, Rebuild, Report
-from projections.shadow import Shadow, connect
+from projections.sessions import connect
+from projections.shadow import Shadow
 from runtime.clock import Clock
 from runtime.postgres import FOLDS_SCHEMA
 from runtime.settings import Settings
@@ -33,7 +34,7 @@ async def refill(
 ) -> Report:
     """Fold every topic up to its end and put the tables in place. Begun before, it goes on.
 
-    Raises `projections.shadow.RebuildError`, `LogError`, `confluent_kafka.KafkaException`, `psycopg.Error`.
+    Raises `projections.sessions.RebuildError`, `LogError`, `confluent_kafka.KafkaException`, `psycopg.Error`.
     """
     connection = await connect(settings.postgres, FOLDS_SCHEMA)
     try:

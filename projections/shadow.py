@@ -1,45 +1,31 @@
 """The shadow: the tables of some folds once more, in a schema of their own, where the log is folded again from its start.
 
-It is begun without indexes and loaded by COPY; then rows that lost to an earlier one are taken out, what is derived is derived, and the
-indexes are made. From there on it goes on as the live tables do, by `write`. Rows and offsets share their transactions all the way, so a
-rebuild that was killed goes on where the shadow stands. One session holds the lock and writes; when it ends, another may go on.
+It is begun without indexes and loaded by COPY (`projections.loading`); then rows that lost to an earlier one are taken out, what is derived
+is derived, and the indexes are made (`projections.finishing`). From there on it goes on as the live tables do, by `write`. Rows and
+offsets share their transactions all the way, so a rebuild that was killed goes on where the shadow stands. One session owns it; when it
+ends, another may go on.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import psycopg
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 
-from projections import retention
-from projections.copying import copy_rows
-from projections.fold import Connection, Fold, Rows, Table
+from projections.fold import Connection, Fold, Table
 from projections.folds import TARGETS, tables_of
-from projections.log_reader import Chunk, Place, no_cycles
-from projections.offsets import Fenced, load_offsets
-from projections.shadow_tables import OFFSETS_TABLE, SHADOW_SCHEMA, column_types, describe, make_indexes, make_like_live
+from projections.log_reader import Chunk, Place
+from projections.offsets import load_offsets
+from projections.sessions import own
+from projections.shadow_tables import OFFSETS_TABLE, SHADOW_SCHEMA, describe, drop_indexes, make_indexes, make_like_live
 from runtime.crashpoints import reach
-from runtime.postgres import FOLDS_SCHEMA, connection_arguments
-from runtime.settings import PostgresSettings
-from runtime.sql import compose, load
+from runtime.postgres import FOLDS_SCHEMA
+from runtime.sql import compose
 from schemas.topics import GENERATION
-
-#: First half of the advisory lock's key.
-_LOCK_CLASS: Final = 0x72656264  # "rebd"
-_LOCK_TRIES: Final = 10
-_LOCK_PAUSE_S: Final = 0.3
-#: Memory of a session that sorts and indexes whole tables.
-_WORK_MEMORY: Final = "64MB"
-_INDEX_MEMORY: Final = "256MB"
-
-
-class RebuildError(RuntimeError):
-    """The rebuild cannot go on; the live tables are as they were."""
 
 
 class Standing(NamedTuple):
@@ -47,16 +33,6 @@ class Standing(NamedTuple):
 
     next_offset: int
     ingested_high: int
-
-
-async def connect(settings: PostgresSettings, schema: str) -> Connection:
-    """A session for work that takes long: no limit on a statement's time. Autocommit."""
-    arguments = connection_arguments(settings, search_path=schema, application="rebuild")
-    arguments["options"] = (
-        f"-c search_path={schema} -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 "
-        f"-c work_mem={_WORK_MEMORY} -c maintenance_work_mem={_INDEX_MEMORY}"
-    )
-    return await AsyncConnection.connect(arguments.pop("conninfo"), autocommit=True, **arguments)
 
 
 async def standings(connection: Connection, schema: str, folds: Sequence[Fold]) -> dict[Place, Standing]:
@@ -67,7 +43,7 @@ async def standings(connection: Connection, schema: str, folds: Sequence[Fold]) 
 
 
 class Shadow:
-    """The shadow of a target, over the session that owns it. Made by `open_shadow`."""
+    """The shadow of a target, over the session that owns it."""
 
     def __init__(self, connection: Connection, target: str) -> None:
         self.connection = connection
@@ -78,30 +54,21 @@ class Shadow:
         self.loaded = False
         #: Whether it was there already.
         self.resumed = False
-        self._types: dict[tuple[str, str], int] = {}
 
     async def standings(self) -> dict[Place, Standing]:
         return await standings(self.connection, SHADOW_SCHEMA, self.folds)
 
     async def open(self, places: set[Place], *, restart: bool) -> None:
         """Go on with what is there if it is of this target, this code and these tables; else begin. Raises `RebuildError`."""
-        await self._lock()
+        await own(self.connection)
         wanted = (self.target, _code(), await describe(self.connection, FOLDS_SCHEMA, [*self.names, OFFSETS_TABLE]))
         state = await self._state()
         if restart or state is None or state[:3] != wanted:
             await self._begin(places, wanted)
         else:
             self.resumed, self.loaded = True, state[3]
-        self._types = await column_types(self.connection, SHADOW_SCHEMA, self.names)
-
-    async def _lock(self) -> None:
-        """For as long as this session lives. The session of a run that was killed may take a moment to end."""
-        for _ in range(_LOCK_TRIES):
-            row = await (await self.connection.execute(load("projections", "lock_rebuild"), (_LOCK_CLASS,))).fetchone()
-            if row is not None and row[0]:
-                return
-            await asyncio.sleep(_LOCK_PAUSE_S)
-        raise RebuildError("another rebuild is running on this database: wait for it, or look for its connection `triggers-rebuild`")
+            if not self.loaded:
+                await self._unfinish()
 
     async def _state(self) -> tuple[str, str, str, bool] | None:
         try:
@@ -122,6 +89,14 @@ class Shadow:
             note = sql.SQL("INSERT INTO {} (target, code, tables) VALUES (%s, %s, %s)").format(sql.Identifier(SHADOW_SCHEMA, "rebuild"))
             await self.connection.execute(note, wanted)
 
+    async def _unfinish(self) -> None:
+        """Back to tables that can be loaded: a run that was killed had begun to finish them."""
+        derived = [table.name for table in self.tables if table.derive is not None]
+        async with self.connection.transaction():
+            await drop_indexes(self.connection, [*derived, *(table.name for table in self.tables if table.once)])
+            for name in derived:
+                await self.connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(SHADOW_SCHEMA, name)))
+
     async def unchanged_live(self) -> bool:
         """Whether the live tables still look as they did when the shadow was begun."""
         state = await self._state()
@@ -130,94 +105,18 @@ class Shadow:
     async def drop(self) -> None:
         await self.connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SHADOW_SCHEMA)))
 
-    # -- before the indexes are there
-
-    async def load(self, chunks: Sequence[Chunk]) -> None:
-        """Put records into the tables as they come. What can only be written, not loaded, is written. Raises `Fenced`."""
-        with no_cycles():
-            await self._load(chunks)
-        reach("rebuild.after_load")
-
-    async def _load(self, chunks: Sequence[Chunk]) -> None:
-        by_topic = {fold.topic: fold for fold in self.folds}
-        loaded: dict[str, Rows] = {}
-        async with self.connection.transaction():
-            await self.connection.execute(load("projections", "no_fsync_wait"))
-            standing, marks = await self.standings(), await retention.marks(self.connection)
-            for chunk in chunks:
-                fold, partition = by_topic[chunk.place[0]], chunk.place[1]
-                if fold.rows is None:
-                    await self._write(fold, chunk)
-                    continue
-                found, high = fold.rows(partition, fold.decode(partition, chunk.records), standing[chunk.place].ingested_high)
-                for rows in await retention.leave_out(self.connection, found, marks):
-                    loaded.setdefault(rows.table, Rows(rows.table, rows.columns, [])).rows.extend(rows.rows)
-                await self._move(chunk, high)
-            for rows in loaded.values():
-                await self._copy(rows)
-            reach("rebuild.in_load")
-
-    async def _move(self, chunk: Chunk, high: int) -> None:
-        (topic, partition), old = chunk.place, chunk.begin
-        values = {"topic": topic, "partition": partition, "generation": GENERATION, "old": old, "new": chunk.end, "high": high}
-        moved = await self.connection.execute(load("projections", "move_position"), values)
-        if moved.rowcount != 1:
-            raise Fenced(f"the shadow's {topic}[{partition}] does not stand at {old}: does another rebuild write it?")
-
-    async def _copy(self, rows: Rows) -> None:
-        names = sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(SHADOW_SCHEMA, rows.table), names)
-        types = [self._types[rows.table, column] for column in rows.columns]
-        await copy_rows(self.connection, statement, types, rows.rows)
-
-    async def finish(self) -> None:
-        """Make whole what was loaded: one transaction, after which `fold` goes on."""
-        async with self.connection.transaction():
-            for table in self.tables:
-                if table.once:
-                    await self._settle(table)
-            for table in self.tables:
-                if table.derive is not None:
-                    await self.connection.execute(load("projections", table.derive))
-                    await make_indexes(self.connection, [table.name])
-            for name in self.names:
-                await self.connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(SHADOW_SCHEMA, name)))
-            await self.connection.execute(sql.SQL("UPDATE {} SET loaded = true").format(sql.Identifier(SHADOW_SCHEMA, "rebuild")))
-            reach("rebuild.in_finish")
-        self.loaded = True
-        reach("rebuild.after_finish")
-
-    async def _settle(self, table: Table) -> None:
-        """Rows that lost are rare: where a unique key shows them they are only looked for when it is refused."""
-        if not table.once_is_unique:
-            await self._keep_first(table)
-        try:
-            async with self.connection.transaction():
-                await make_indexes(self.connection, [table.name])
-        except psycopg.errors.UniqueViolation:
-            await self._keep_first(table)
-            await make_indexes(self.connection, [table.name])
-
-    async def _keep_first(self, table: Table) -> None:
-        await self.connection.execute(
-            compose(
-                "projections", table.keep, table=sql.Identifier(SHADOW_SCHEMA, table.name), position=sql.Identifier(table.position),
-                once=sql.SQL(", ").join(map(sql.Identifier, table.once)),
-            )
-        )  # fmt: skip
-
-    # -- afterwards
-
     async def fold(self, chunks: Sequence[Chunk]) -> None:
-        """Fold records as the live folds do. Raises `Fenced`."""
+        """Fold records as the live folds do, into tables that have their indexes. Raises `Fenced`."""
         by_topic = {fold.topic: fold for fold in self.folds}
         for chunk in chunks:
-            await self._write(by_topic[chunk.place[0]], chunk)
+            await write(self.connection, by_topic[chunk.place[0]], chunk)
             reach("rebuild.after_fold")
 
-    async def _write(self, fold: Fold, chunk: Chunk) -> None:
-        partition = chunk.place[1]
-        await fold.write(self.connection, partition, fold.decode(partition, chunk.records), chunk.begin, chunk.end)
+
+async def write(connection: Connection, fold: Fold, chunk: Chunk) -> None:
+    """Raises `Fenced`."""
+    partition = chunk.place[1]
+    await fold.write(connection, partition, fold.decode(partition, chunk.records), chunk.begin, chunk.end)
 
 
 def _code() -> str:

@@ -6,7 +6,7 @@ Names stay, because migrations name constraints and indexes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from psycopg import sql
@@ -29,7 +29,7 @@ async def describe(connection: Connection, schema: str, tables: Sequence[str]) -
     values = {"schema": schema, "tables": list(tables)}
     columns = await (await connection.execute(load("projections", "shadow_columns"), values)).fetchall()
     indexes = await (await connection.execute(load("projections", "shadow_indexes"), values)).fetchall()
-    listed = [(table, name, kind, _moved(definition, schema, "", table)) for table, name, kind, definition in indexes]
+    listed = [(table, name, kind, _moved(definition, schema, "", table)) for table, name, kind, definition, *_ in indexes]
     return msgspec.json.encode([columns, listed]).decode()
 
 
@@ -54,16 +54,51 @@ async def make_like_live(connection: Connection, tables: Sequence[str]) -> None:
         )
 
 
+class Index(NamedTuple):
+    """An index of a shadow table. `statement` makes it; `attach`, where there is one, makes it the key of a constraint, at once."""
+
+    table: str
+    name: str
+    unique: bool
+    statement: sql.Composed
+    attach: sql.Composed | None
+
+
+async def indexes_of_live(connection: Connection, tables: Sequence[str]) -> list[Index]:
+    """Keys first. They can be made side by side, but for constraints that do not rest on an index made before: those let nobody else in."""
+    found = await connection.execute(load("projections", "shadow_indexes"), {"schema": FOLDS_SCHEMA, "tables": list(tables)})
+    indexes = []
+    for table, name, kind, definition, rests_on, primary in await found.fetchall():
+        add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} ").format(sql.Identifier(SHADOW_SCHEMA, table), sql.Identifier(name))
+        attach = None
+        if kind == "index":
+            statement = sql.Composed([trusted(_moved(definition, FOLDS_SCHEMA, SHADOW_SCHEMA, table))])
+        elif rests_on is None:
+            statement = add + trusted(definition)
+        else:
+            statement = sql.Composed([trusted(_moved(rests_on, FOLDS_SCHEMA, SHADOW_SCHEMA, table))])
+            attach = add + sql.SQL("{} USING INDEX {}").format(sql.SQL("PRIMARY KEY" if primary else "UNIQUE"), sql.Identifier(name))
+        unique = kind == "constraint" or definition.startswith("CREATE UNIQUE INDEX ")
+        indexes.append(Index(table, name, unique, statement, attach))
+    return indexes
+
+
 async def make_indexes(connection: Connection, tables: Sequence[str]) -> None:
     """Keys and indexes of the live tables, on those of the shadow. Raises `psycopg.errors.UniqueViolation`."""
-    found = await connection.execute(load("projections", "shadow_indexes"), {"schema": FOLDS_SCHEMA, "tables": list(tables)})
-    for table, name, kind, definition in await found.fetchall():
+    for index in await indexes_of_live(connection, tables):
+        await connection.execute(index.statement)
+        if index.attach is not None:
+            await connection.execute(index.attach)
+
+
+async def drop_indexes(connection: Connection, tables: Sequence[str]) -> None:
+    """Keys and indexes of shadow tables, whichever are there."""
+    found = await connection.execute(load("projections", "shadow_indexes"), {"schema": SHADOW_SCHEMA, "tables": list(tables)})
+    for table, name, kind, *_ in await found.fetchall():
         if kind == "constraint":
-            statement = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
-                sql.Identifier(SHADOW_SCHEMA, table), sql.Identifier(name), trusted(definition)
-            )
+            statement = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(sql.Identifier(SHADOW_SCHEMA, table), sql.Identifier(name))
         else:
-            statement = sql.Composed([trusted(_moved(definition, FOLDS_SCHEMA, SHADOW_SCHEMA, table))])
+            statement = sql.SQL("DROP INDEX {}").format(sql.Identifier(SHADOW_SCHEMA, name))
         await connection.execute(statement)
 
 

@@ -19,7 +19,8 @@ from projections import acks
 from projections.ahead import find_ahead, look_up, ranges_of
 from projections.log_reader import LogReader, Place, Range, bounds
 from projections.offsets import LOCK_CLASS
-from projections.shadow import RebuildError, Shadow, Standing, standings
+from projections.sessions import RebuildError
+from projections.shadow import Shadow, Standing, standings
 from projections.shadow_tables import SHADOW_SCHEMA, put_in_place
 from runtime.clock import Clock
 from runtime.crashpoints import reach

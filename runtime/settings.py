@@ -231,8 +231,8 @@ class DeliverySettings(_Section):
 
 
 class RebuildSettings(_Section):
-    #: Records that go into the shadow tables in one transaction.
-    batch_records_max: Positive = 20_000
+    #: Records that go into the shadow tables in one transaction. While one is written the next is read.
+    batch_records_max: Positive = 5_000
     #: Records still to be folded with which the swap may begin: live folds and acks wait while they are.
     #: Up to sixteen times as many as `swap_timeout_s` runs out.
     swap_records_max: Positive = 2_000
@@ -241,6 +241,11 @@ class RebuildSettings(_Section):
     lock_timeout_s: Annotated[float, Field(gt=0, lt=1)] = 0.3
     #: How long the swap is tried.
     swap_timeout_s: Seconds = 60.0
+    #: Processes that load the log, where it is worth starting them: from so many records on.
+    processes: Positive = 2
+    process_records_min: Positive = 100_000
+    #: Sessions that make indexes and derived tables side by side, each with up to 256 MB of PostgreSQL's memory.
+    sessions: Positive = 3
     #: Silence of the broker after which the rebuild gives up, to be gone on with later.
     stall_timeout_s: Seconds = 30.0
 

@@ -15,7 +15,7 @@ from access import audit
 from processors.table_rebuild import rebuild_table
 from projections.digests import Difference
 from projections.rebuild import Rebuild, Report
-from projections.shadow import RebuildError
+from projections.sessions import RebuildError
 from runtime import crashpoints, migrations
 from runtime.clock import SYSTEM
 from runtime.settings import Settings

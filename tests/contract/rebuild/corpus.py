@@ -64,6 +64,17 @@ class Corpus:
         self._send(DELIVERIES_ATTEMPTS, organization, None)
         assert self._producer.flush(120) == 0
 
+    def accept_twice(self) -> EventId:
+        """One more event, and later a second accepted record of it, as two ingested ones of the same id have."""
+        organization = self.organizations[0]
+        event, partition = self._event(organization), self._partition(organization)
+        for _ in range(2):
+            value = codec.encode_accepted(codec.encode(event), self._ingested[partition], 1_700_000_000_000 + self.count)
+            self._ingested[partition] += 1
+            self._send(EVENTS_ACCEPTED, organization, value)
+        assert self._producer.flush(120) == 0
+        return event.id
+
     def ack(self, event: Ingested, event_ids: Sequence[EventId]) -> None:
         ack = Ack(v=1, organization=event.organization, mode=event.mode, ids=list(event_ids))
         self._send(INBOX_ACKS, event.organization, codec.encode(ack))

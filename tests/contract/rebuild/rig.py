@@ -13,7 +13,7 @@ from projections.folds import FOLDS, tables_of
 from projections.log_reader import LogReader, Place, Range, bounds
 from projections.offsets import load_offsets
 from projections.rebuild import Progress, Rebuild, Report
-from projections.shadow import connect as connect_for_long
+from projections.sessions import connect as connect_for_long
 from runtime import migrations
 from runtime.clock import SYSTEM
 from runtime.postgres import FOLDS_SCHEMA

@@ -17,6 +17,11 @@ from tests.contract.rebuild.rig import fetch, fold_live, places, rebuild, straig
 from tests.contract.rebuild.traffic import Traffic
 from triggers.system import PROCESSES, System, until
 
+CONSTRAINTS = (
+    "SELECT conrelid::regclass::text, conname, contype::text, pg_get_constraintdef(oid) FROM pg_constraint "
+    "WHERE connamespace = 'folds'::regnamespace ORDER BY 1, 2"
+)
+
 
 def test_every_table_of_the_folds_is_declared_and_every_fold_can_be_rebuilt(tables: Settings) -> None:
     with connect(tables.postgres, application="test") as connection:
@@ -30,13 +35,32 @@ def test_rebuilt_twice_the_tables_are_the_same_bytes(tables: Settings) -> None:
     fold_live(tables)
     before = sums(tables)
     indexes = fetch(tables, "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'folds' ORDER BY 1")
+    keys = fetch(tables, CONSTRAINTS)
     for target in ("all", "inbox", "attempts", "all"):
         report = rebuild(tables, target)
         assert report.equal
         assert report.swapped
         assert sums(tables) == before
     assert fetch(tables, "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'folds' ORDER BY 1") == indexes
+    assert fetch(tables, CONSTRAINTS) == keys
+    assert {kind for _, _, kind, _ in keys} > {"p", "u"}
     assert fetch(tables, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'folds%%'") == [("folds",)]
+
+
+def test_an_event_with_a_second_accepted_record_keeps_its_first_position(tables: Settings, corpus: Corpus) -> None:
+    """Which a unique key of the inbox refuses; `unacked` has it once, and its last position is known to be nobody's."""
+    event_id = corpus.accept_twice()
+    fold_live(tables)
+    before = sums(tables)
+    ((lost,),) = fetch(tables, "SELECT position FROM removed WHERE event_id = %s", event_id)
+    assert fetch(tables, "SELECT position < %s FROM inbox JOIN unacked USING (position, event_id) WHERE event_id = %s", lost, event_id) == [
+        (True,)
+    ]
+    for target in ("inbox", "all"):
+        report = rebuild(tables, target)
+        assert report.equal, report.tables
+        assert report.swapped
+        assert sums(tables) == before
 
 
 def test_rows_that_lost_are_found_whatever_way_the_log_was_cut_into_loads(tables: Settings) -> None:

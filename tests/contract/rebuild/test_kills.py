@@ -21,8 +21,8 @@ from triggers.system import argv, until
 
 #: In this order one after the other, in one database: each run goes on where the one before was killed.
 PLACES = [
-    "rebuild.in_load:2", "rebuild.after_load:2", "rebuild.in_finish:1", "rebuild.after_finish:1", "rebuild.compared:1", "rebuild.locked:1",
-    "rebuild.in_swap:1",
+    "rebuild.in_load:2", "rebuild.after_load:2", "rebuild.settled:2", "rebuild.in_finish:1", "rebuild.after_finish:1", "rebuild.compared:1",
+    "rebuild.locked:1", "rebuild.in_swap:1",
 ]  # fmt: skip
 
 
@@ -36,10 +36,13 @@ def environment_of(settings: Settings, servers: Servers) -> dict[str, str]:
     }
 
 
-def begin(settings: Settings, servers: Servers, *, place: str | None, folder: Path) -> subprocess.Popen[str]:
+def begin(settings: Settings, servers: Servers, *, place: str | None, folder: Path, processes: int = 1) -> subprocess.Popen[str]:
     armed = folder / "crash"
     armed.write_text(place or "")
-    environment = {**environment_of(settings, servers), "TRIGGERS_CRASH_FILE": str(armed)}
+    environment = {
+        **environment_of(settings, servers), "TRIGGERS_CRASH_FILE": str(armed), "TRIGGERS_REBUILD__PROCESSES": str(processes),
+        "TRIGGERS_REBUILD__PROCESS_RECORDS_MIN": "1",
+    }  # fmt: skip
     command = argv("rebuild", "all", "--json")
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -147,8 +150,8 @@ def test_killed_at_any_moment_nothing_is_lost(tables: Settings, own_servers: Ser
     chosen = random.Random(int(os.environ.get("SEED") or 1))
     fold_live(tables)
     before = sums(tables)
-    for _ in range(20):
-        process = begin(tables, own_servers, place=None, folder=tmp_path)
+    for number in range(20):
+        process = begin(tables, own_servers, place=None, folder=tmp_path, processes=1 + number % 2)
         time.sleep(chosen.uniform(0.5, 6))  # the fault itself: a moment that nothing chose
         process.kill()
         process.communicate(timeout=60)
