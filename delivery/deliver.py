@@ -109,7 +109,7 @@ class Deliveries:
         gate = context.gates.of(endpoint)
         if task.cause == _TEST:
             return await self._test(task, endpoint, slow=gate.is_slow)
-        admitted = await gate.enter(len(task.value), again=task.hop >= 0, turn=task.turn, turn_ms=task.not_before_ms)
+        admitted = await gate.enter(again=task.hop >= 0, turn=task.turn, turn_ms=task.not_before_ms)
         if isinstance(admitted, Refused):
             await self._park(task, endpoint, admitted)
             return None

@@ -22,10 +22,6 @@ from schemas.ids import EndpointId
 #: are looked through again when there are so many times as many.
 _GATES_MAX: Final = 10_000
 _GROWTH: Final = 1.25
-#: The part of a lane's records and bytes that one endpoint may hold. A third of that, for longer than a moment (`delivery.lines`).
-_OF_A_LANE: Final = 0.75
-#: Between two looks at who has waited too long.
-_LOOK_S: Final = 0.05
 #: An endpoint as it was read may be this much older than what was last written down about it.
 _NOTED_AFTER_MS: Final = 5_000
 
@@ -56,14 +52,6 @@ class Verdict(NamedTuple):
     closed: bool = False
 
 
-class _Waits(NamedTuple):
-    """Who waits, until which loop time, and with how many bytes."""
-
-    waiter: asyncio.Future[int | None]
-    until_s: float
-    size: int
-
-
 class Gate:
     """One endpoint's. `failing_since_ms`: the first failure after its last success; `noted`: whether Postgres has it, last written
     at `noted_at_ms`; `announced`: whether its organization was told (see `delivery.health`), or may have been by an earlier owner
@@ -77,9 +65,9 @@ class Gate:
         self._paces = count(1)
         self._pace: Pace | None = None
         self._breaker = Breaker(rules(settings))
-        self._line = _line(settings)
-        #: Who waits; one timer for whoever has to be sent away first.
-        self._queue: deque[_Waits] = deque()
+        self._line = Line(settings.endpoint_concurrency, settings.endpoint_in_flight_max, settings.endpoint_wait_s)
+        #: Who waits, and the loop time until which it does; one timer for the first of them.
+        self._queue: deque[tuple[asyncio.Future[int | None], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.failing_since_ms = endpoint.failing_since_ms
         self.announced = self.noted = self.inherited = endpoint.failing_since_ms is not None
@@ -117,11 +105,8 @@ class Gate:
             grace_ms = round(2000 * min(self._settings.delays_s))  # work comes back from a delay topic at most one smallest delay late
             self._pace = Pace(f"{self._name}.{next(self._paces)}", endpoint.rate_per_minute, grace_ms)
 
-    async def enter(self, size: int = 0, *, again: bool, turn: str | None = None, turn_ms: int = 0) -> Admitted | Refused:
-        """Wait a bounded time for an attempt of one's own, or be told to come back. `again`: the work was put off before, with `turn`.
-
-        `size`: bytes that are held meanwhile.
-        """
+    async def enter(self, *, again: bool, turn: str | None = None, turn_ms: int = 0) -> Admitted | Refused:
+        """Wait a bounded time for an attempt of one's own, or be told to come back. `again`: the work was put off before, with `turn`."""
         if refused := self._breaker_refuses():
             return refused
         now_ms = self._clock.now_ms()
@@ -129,7 +114,7 @@ class Gate:
             mine_ms = self._pace.take(now_ms)
             if mine_ms > now_ms:
                 return Refused("rate", mine_ms, self._pace.name)
-        ticket = await self._place(size, again=again)
+        ticket = await self._place(again=again)
         if ticket is None:
             return self._breaker_refuses() or Refused("full")
         permit = self._breaker.begin(self._clock.now_ms())
@@ -168,62 +153,55 @@ class Gate:
         until_ms = self._breaker.refused_until(self._clock.now_ms())
         return None if until_ms is None else Refused("open", until_ms)
 
-    async def _place(self, size: int, *, again: bool) -> int | None:
-        place = self._line.place(self._clock.monotonic_s(), size, again=again)
+    async def _place(self, *, again: bool) -> int | None:
+        place = self._line.place(self._clock.monotonic_s(), again=again)
         if place == "run":
-            return self._line.start(size)
+            return self._line.start()
         if place == "full":
             return None
         loop = asyncio.get_running_loop()
-        longest_s = 2 * (self._line.brief_s if place == "brief" else self._settings.endpoint_wait_s)
-        waits = _Waits(loop.create_future(), loop.time() + longest_s, size)
+        waiter: asyncio.Future[int | None] = loop.create_future()
+        waits = (waiter, loop.time() + 2 * self._settings.endpoint_wait_s)
         self._queue.append(waits)
-        self._line.join(size)
-        self._look_again(waits.until_s)
+        self._line.waiting += 1
+        if self._timer is None:
+            self._timer = loop.call_at(waits[1], self._give_up)
         try:
-            return await waits.waiter
+            return await waiter
         except asyncio.CancelledError:
             if waits in self._queue:
                 self._queue.remove(waits)
-                self._line.drop(size)
-            elif not waits.waiter.cancelled() and (ticket := waits.waiter.result()) is not None:
+                self._line.waiting -= 1
+            elif not waiter.cancelled() and (ticket := waiter.result()) is not None:
                 self._end(ticket, None)
             raise
 
-    def _look_again(self, at_s: float) -> None:
-        if self._timer is not None and self._timer.when() <= at_s:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(at_s, self._give_up)
-
     def _give_up(self) -> None:
-        """Those that have waited too long. Who was let in for a moment may be among others that were not."""
-        self._timer, now_s = None, asyncio.get_running_loop().time()
-        for waits in [one for one in self._queue if one.until_s <= now_s]:
-            self._queue.remove(waits)
-            self._answer(waits, None)
+        """Those that have waited too long."""
+        self._timer, loop = None, asyncio.get_running_loop()
+        while self._queue and self._queue[0][1] <= loop.time():
+            self._answer(None)
         if self._queue:
-            self._look_again(max(now_s + _LOOK_S, min(one.until_s for one in self._queue)))
+            self._timer = loop.call_at(self._queue[0][1], self._give_up)
 
-    def _answer(self, waits: _Waits, ticket: int | None) -> None:
-        """One that is in the queue no more."""
-        self._line.drop(waits.size)
-        if not waits.waiter.done():
-            waits.waiter.set_result(ticket)
+    def _answer(self, ticket: int | None) -> None:
+        """The first that waits."""
+        waiter, _ = self._queue.popleft()
+        self._line.waiting -= 1
+        if not waiter.done():
+            waiter.set_result(ticket)
         elif ticket is not None:  # it was cancelled just now
             self._line.end(ticket, self._clock.monotonic_s(), None)
 
     def _end(self, ticket: int, succeeded: bool | None) -> None:
         self._line.end(ticket, self._clock.monotonic_s(), succeeded)
         while self._queue and self._line.has_turn():
-            waits = self._queue.popleft()
-            self._answer(waits, self._line.start(waits.size))
+            self._answer(self._line.start())
 
     def _send_away(self) -> None:
         """Who waits for an endpoint that is not attempted any more need not wait on."""
         while self._queue:
-            self._answer(self._queue.popleft(), None)
+            self._answer(None)
 
 
 class Gates:
@@ -246,16 +224,6 @@ class Gates:
         else:
             gate.configure(endpoint)
         return gate
-
-
-def _line(settings: DeliverySettings) -> Line:
-    """Room for no more than a part of what a lane holds: whatever one endpoint does, others find room there."""
-    return Line(
-        settings.endpoint_concurrency,
-        min(settings.endpoint_in_flight_max, int(_OF_A_LANE * settings.in_flight_per_partition_max)),
-        int(_OF_A_LANE * settings.bytes_in_flight_per_partition_max),
-        settings.endpoint_wait_s,
-    )
 
 
 def rules(settings: DeliverySettings) -> Rules:

@@ -179,8 +179,8 @@ class DeliverySettings(_Section):
     slow_after_s: Seconds = 1.0
     #: Attempts at once at one endpoint that has no bound of its own. It begins with four and is found from successes and failures.
     endpoint_concurrency: Positive = 16
-    #: Deliveries to one endpoint under way or waiting in memory, never more than three quarters of what a lane holds, and a third of them
-    #: where they wait for more than a moment; and how long one may be expected to wait. What exceeds either is put off.
+    #: Deliveries to one endpoint under way or waiting in memory: fewer than `in_flight_per_partition_max`, so that others find room beside
+    #: it; and how long one may be expected to wait. What exceeds either is put off.
     endpoint_in_flight_max: Positive = 300
     endpoint_wait_s: Seconds = 2.0
     #: Bytes of retries and put-off work on their way to the log.
