@@ -1,6 +1,7 @@
 """The inbox fold: accepted events become rows, in log order, each once.
 
-An event's position is that of its first accepted copy. Copies that a crash of dedup left behind are not above the highest ingested
+An event's position is that of its first accepted copy, in the topic generation in which it was accepted: to be moved to a later one
+changes nothing of its row. Copies that a crash of dedup left behind are not above the highest ingested
 offset taken in their partition, and vanish here before they have an effect.
 """
 
@@ -11,20 +12,22 @@ from typing import Final, NamedTuple
 
 from projections.columns import columns
 from projections.fold import Connection, Decoded, Fold, Rows, Table, decoder
-from projections.offsets import moving
+from projections.offsets import generation, moving
 from runtime.sql import load
 from schemas import codec
-from schemas.events import Accepted
+from schemas.events import Accepted, First
 from schemas.records import Record
-from schemas.topics import EVENTS_ACCEPTED, GENERATION
+from schemas.topics import EVENTS_ACCEPTED
 
 
 class Row(NamedTuple):
-    """A row of `inbox`, without what is the same for a whole batch (generation, partition)."""
+    """A row of `inbox`."""
 
     organization: str
     mode: str
+    generation: int
     position: int
+    partition: int
     event_id: str
     type: str
     subject: str | None
@@ -42,43 +45,51 @@ class Row(NamedTuple):
 _COLUMNS: Final = Row._fields
 
 
-def fold(records: list[tuple[Record, Accepted]], ingested_high: int) -> tuple[list[Row], int]:
+def fold(partition: int, records: list[tuple[Record, Accepted]], ingested_high: int) -> tuple[list[Row], int]:
     """Rows of a batch and the highest ingested offset after it, given the one before it."""
-    rows = []
+    rows, current = [], generation()
     for record, accepted in records:
         if accepted.ingested.offset <= ingested_high:
             continue
         ingested_high = accepted.ingested.offset
         event = accepted.event
         payload = bytes(event.payload)
+        at = (current, record.offset, partition, ingested_high) if (first := accepted.first) is None else _place(first)
         rows.append(
             Row(
-                event.organization, event.mode, record.offset, event.id, event.type, event.subject, event.occurred_at, event.received_at_ms,
-                accepted.ingested.appended_at_ms, accepted.ingested.offset, event.content_type, payload, hashlib.sha256(payload).digest(),
-                event.base64, None if event.cloudevent is None else codec.encode_attributes(event.cloudevent),
+                event.organization, event.mode, *at[:3], event.id, event.type, event.subject, event.occurred_at, event.received_at_ms,
+                accepted.ingested.appended_at_ms, at[3], event.content_type, payload, hashlib.sha256(payload).digest(), event.base64,
+                None if event.cloudevent is None else codec.encode_attributes(event.cloudevent),
             )
         )  # fmt: skip
     return rows, ingested_high
 
 
+def _place(first: First) -> tuple[int, int, int, int]:
+    return first.generation, first.offset, first.partition, first.ingested_offset
+
+
 async def write(connection: Connection, partition: int, decoded: Decoded, old: int, new: int) -> None:
     """One transaction. Raises `projections.offsets.Fenced`."""
     async with moving(connection, EVENTS_ACCEPTED, partition, old, new) as position:
-        rows, position.ingested_high = fold(decoded.records, position.ingested_high)
+        rows, position.ingested_high = fold(partition, decoded.records, position.ingested_high)
         if not rows:
             return
-        values = {**columns(_COLUMNS, rows), "generation": GENERATION, "partition": partition}
+        values = columns(_COLUMNS, rows)
         await connection.execute(load("projections", "insert_inbox"), values)
         await connection.execute(load("projections", "insert_unacked"), values)
 
 
 def rows_of(partition: int, decoded: Decoded, ingested_high: int) -> tuple[list[Rows], int]:
-    rows, high = fold(decoded.records, ingested_high)
-    return [Rows("inbox", (*_COLUMNS, "generation", "partition"), [(*row, GENERATION, partition) for row in rows])], high
+    rows, high = fold(partition, decoded.records, ingested_high)
+    return [Rows("inbox", _COLUMNS, [*rows])], high
 
 
 TABLES: Final = (
-    Table("inbox", EVENTS_ACCEPTED, "position", key=("generation", "position"), once=("organization", "event_id")),
+    Table(
+        "inbox", EVENTS_ACCEPTED, "position", key=("generation", "position"), once=("organization", "event_id"),
+        order=("generation", "position"),
+    ),
     Table(
         "unacked", EVENTS_ACCEPTED, "position", key=("generation", "position"), at_offset="unacked_at_offset", derive="derive_unacked",
     ),

@@ -9,7 +9,7 @@ from projections.fold import Connection
 from runtime.sql import load
 from schemas.events import Mode
 from schemas.ids import EventId, OrganizationId
-from schemas.topics import EVENTS_ACCEPTED, GENERATION
+from schemas.topics import EVENTS_ACCEPTED
 
 Status = Literal["unacked", "acked", "all"]
 
@@ -170,7 +170,7 @@ async def held(connection: Connection, owner: Owner, endpoint_id: str) -> Held:
 
 async def ingested_high(connection: Connection, partition: int) -> int:
     """The highest ingested offset the inbox has taken from a partition, -1 before the first."""
-    cursor = await connection.execute(load("projections", "ingested_high"), (EVENTS_ACCEPTED, partition, GENERATION))
+    cursor = await connection.execute(load("projections", "ingested_high"), (EVENTS_ACCEPTED, partition))
     row = await cursor.fetchone()
     return -1 if row is None else int(row[0])
 

@@ -31,7 +31,7 @@ from schemas.events import SCHEMA_VERSION, Ack
 from schemas.ids import EventId, parse_event_id
 from schemas.keys import partition_of, record_key
 from schemas.problems import NOT_APPENDED, NOT_FOUND, UNAVAILABLE, UNKNOWN_OUTCOME, ProblemError
-from schemas.topics import GENERATION, INBOX_ACKS
+from schemas.topics import FIRST_GENERATION, INBOX_ACKS
 
 #: Pause between looks of a long poll, readers that may wait at once, and what an empty page suggests to a poller.
 _LOOK_PAUSE_S: Final = 0.2
@@ -81,12 +81,12 @@ class Reading:
     async def _begin(self, owner: Owner, cursor: str | None, bound: tuple[str, ...]) -> Position:
         partition = partition_of(record_key(owner.organization), self._partitions)
         if cursor is None:
-            return Position(GENERATION, partition, -1)
+            return Position(FIRST_GENERATION, partition, -1)
         if cursor != "now":
             return cursors.decode(cursor, self._cursor_key, *bound)
         async with self._connection() as connection:
             newest = await queries.newest(connection, owner)
-        return Position(GENERATION, partition, -1) if newest is None else Position(newest[0], partition, newest[1])
+        return Position(FIRST_GENERATION, partition, -1) if newest is None else Position(newest[0], partition, newest[1])
 
     async def event(self, owner: Owner, text: str) -> dict[str, Any]:
         """What became of an event. Raises the problems `not-found` (unknown and foreign ids alike) and `unavailable`."""

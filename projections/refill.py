@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from projections.fold import Connection
 from projections.folds import FOLDS
 from projections.log_reader import LogReader, Place
-from projections.offsets import load_offsets
+from projections.offsets import generation, load_offsets
 from projections.rebuild import Progress, Rebuild, Report
 from projections.shadow import Shadow, connect
 from runtime.clock import Clock
 from runtime.postgres import FOLDS_SCHEMA
 from runtime.settings import Settings
 from runtime.sql import load
-from schemas.topics import GENERATION
 
 
 class _Refill(Rebuild):
@@ -50,7 +49,7 @@ async def _stand_at(connection: Connection, ends: Mapping[Place, int]) -> None:
                 values = {
                     "topic": topic,
                     "partition": partition,
-                    "generation": GENERATION,
+                    "generation": generation(),
                     "old": 0,
                     "new": ends[topic, partition],
                     "high": -1,

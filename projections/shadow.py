@@ -19,13 +19,12 @@ from psycopg import AsyncConnection, sql
 from projections.fold import Connection, Fold, Rows, Table
 from projections.folds import TARGETS, tables_of
 from projections.log_reader import Chunk, Place, no_cycles
-from projections.offsets import Fenced, load_offsets
+from projections.offsets import Fenced, generation, load_offsets
 from projections.shadow_tables import OFFSETS_TABLE, SHADOW_SCHEMA, column_types, describe, make_indexes, make_like_live
 from runtime.crashpoints import reach
 from runtime.postgres import FOLDS_SCHEMA, connection_arguments
 from runtime.settings import PostgresSettings
 from runtime.sql import compose, load
-from schemas.topics import GENERATION
 
 #: First half of the advisory lock's key.
 _LOCK_CLASS: Final = 0x72656264  # "rebd"
@@ -59,7 +58,7 @@ async def connect(settings: PostgresSettings, schema: str) -> Connection:
 
 async def standings(connection: Connection, schema: str, folds: Sequence[Fold]) -> dict[Place, Standing]:
     """Where the folds of a schema stand; a partition never seen is not in it."""
-    statement = compose("projections", "all_offsets", schema=sql.Identifier(schema), generation=sql.Literal(GENERATION))
+    statement = compose("projections", "all_offsets", schema=sql.Identifier(schema), generation=sql.Literal(generation()))
     cursor = await connection.execute(statement, ([fold.topic for fold in folds],))
     return {(topic, number): Standing(*rest) for topic, number, *rest in await cursor.fetchall()}
 
@@ -157,7 +156,7 @@ class Shadow:
 
     async def _move(self, chunk: Chunk, high: int) -> None:
         (topic, partition), old = chunk.place, chunk.begin
-        values = {"topic": topic, "partition": partition, "generation": GENERATION, "old": old, "new": chunk.end, "high": high}
+        values = {"topic": topic, "partition": partition, "generation": generation(), "old": old, "new": chunk.end, "high": high}
         moved = await self.connection.execute(load("projections", "move_position"), values)
         if moved.rowcount != 1:
             raise Fenced(f"the shadow's {topic}[{partition}] does not stand at {old}: does another rebuild write it?")
@@ -201,7 +200,8 @@ class Shadow:
     async def _keep_first(self, table: Table) -> None:
         await self.connection.execute(
             compose(
-                "projections", "keep_first", table=sql.Identifier(SHADOW_SCHEMA, table.name), position=sql.Identifier(table.position),
+                "projections", "keep_first", table=sql.Identifier(SHADOW_SCHEMA, table.name),
+                order=sql.SQL(", ").join(map(sql.Identifier, table.order or (table.position,))),
                 once=sql.SQL(", ").join(map(sql.Identifier, table.once)),
             )
         )  # fmt: skip

@@ -19,7 +19,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
 from runtime.settings import KafkaSettings
-from schemas.topics import RESTORING, Topic, declared
+from schemas.topics import RESTORING, Topic, declared, generation_of
 
 _REQUEST_TIMEOUT_S: Final = 30.0
 #: LOG_EMERG of syslog(3), which librdkafka does not use.
@@ -49,6 +49,11 @@ def admin(kafka: KafkaSettings) -> AdminClient:
 def restoring(client: AdminClient, timeout_s: float = _REQUEST_TIMEOUT_S) -> str | None:
     """The mark of a restore that is not done, or None. Raises `confluent_kafka.KafkaException`."""
     return next((name for name in client.list_topics(timeout=timeout_s).topics if name.startswith(RESTORING)), None)
+
+
+def generation(client: AdminClient, timeout_s: float = _REQUEST_TIMEOUT_S) -> int:
+    """Which generation the topics are of: fixed when a process begins. Raises `confluent_kafka.KafkaException`."""
+    return generation_of(client.list_topics(timeout=timeout_s).topics)
 
 
 def ends(client: AdminClient, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:

@@ -21,7 +21,7 @@ from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, connect, pool
 from runtime.settings import Settings
 from runtime.telemetry import log
 from runtime.topics import admin
-from schemas.topics import RESTORING, declared, names
+from schemas.topics import RESTORING, declared, generation_of, names
 
 _PROBE_TIMEOUT_S: Final = 2.0
 #: A process that stood still for this part of its group's session may have been replaced already.
@@ -49,10 +49,15 @@ def run(process: str, main: Main, settings: Settings) -> None:
     log.info("process.stopped")
 
 
-def wait_for_kafka(settings: Settings) -> None:
-    """Until every declared topic is there and no restore is under way. Raises `runtime.lifecycle.Unavailable`."""
+def wait_for_kafka(settings: Settings) -> int:
+    """Until every declared topic is there and no restore is under way; returns the topics' generation.
+
+    Raises `runtime.lifecycle.Unavailable`.
+    """
     wanted = set(names(declared(settings.delivery.delays_s)))
     client = admin(settings.kafka)
+
+    found: list[int] = []
 
     def probe() -> None:
         here = client.list_topics(timeout=_PROBE_TIMEOUT_S).topics.keys()
@@ -61,8 +66,11 @@ def wait_for_kafka(settings: Settings) -> None:
         missing = wanted - here
         if missing:
             raise LookupError(f"topics are missing (run `triggers topics`): {', '.join(sorted(missing))}")
+        found.append(generation_of(here))
 
     wait_for("Kafka", probe, settings.startup_timeout_s)
+    log.info("topics.found", generation=found[-1], partitions=settings.kafka.partitions)
+    return found[-1]
 
 
 def wait_for_postgres(settings: Settings) -> None:
@@ -113,24 +121,27 @@ async def dedup(settings: Settings, stop: asyncio.Event) -> None:
     from processors import apps, rebuild  # noqa: PLC0415 - Faust is heavy and only two processes need it
     from runtime.clock import SYSTEM  # noqa: PLC0415
 
-    await asyncio.to_thread(wait_for_kafka, settings)
+    generation = await asyncio.to_thread(wait_for_kafka, settings)
     await asyncio.to_thread(rebuild.refill_changelog, settings, SYSTEM)
     guard = stall_guard(settings)
-    await apps.run(apps.dedup_app(settings, guard), guard, SYSTEM, stop, settings.processor.progress_timeout_s)
+    await apps.run(apps.dedup_app(settings, guard, generation), guard, SYSTEM, stop, settings.processor.progress_timeout_s)
 
 
 async def project(settings: Settings, stop: asyncio.Event) -> None:
     from processors import apps  # noqa: PLC0415
     from projections.folds import FOLDS  # noqa: PLC0415
-    from projections.offsets import Fenced, load_offsets  # noqa: PLC0415
+    from projections.offsets import Fenced, fold_generation, load_offsets  # noqa: PLC0415
     from runtime.clock import SYSTEM  # noqa: PLC0415
 
-    await asyncio.to_thread(wait_for_kafka, settings)
+    generation = await asyncio.to_thread(wait_for_kafka, settings)
+    fold_generation(generation)
     await asyncio.to_thread(wait_for_postgres, settings)
     guard = stall_guard(settings)
     connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="project", size_max=2)
     await connections.open()
-    app = apps.project_app(settings, guard, folds=FOLDS, pool=connections, load_offsets=load_offsets, fenced=Fenced, clock=SYSTEM)
+    app = apps.project_app(
+        settings, guard, generation, folds=FOLDS, pool=connections, load_offsets=load_offsets, fenced=Fenced, clock=SYSTEM
+    )
     try:
         await apps.run(app, guard, SYSTEM, stop, settings.processor.progress_timeout_s)
     finally:

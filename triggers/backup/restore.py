@@ -25,7 +25,7 @@ from runtime.clock import Clock
 from runtime.crashpoints import reach
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
 from runtime.settings import Settings
-from schemas.topics import FOREVER, GENERATION, Topic, declared
+from schemas.topics import FOREVER, Topic, declared
 from triggers.backup import control
 from triggers.backup.check import Checked, check
 from triggers.backup.manifest import Manifest
@@ -71,8 +71,8 @@ def restore(settings: Settings, directory: Path, clock: Clock, report: Callable[
 
 def _fits(settings: Settings, manifest: Manifest) -> list[str]:
     """Raises `RestoreError` for settings that the backup cannot be restored with, `KeyringError` for a missing master key."""
-    here = (settings.kafka.partitions, GENERATION, sorted(settings.delivery.delays_s))
-    if (manifest.partitions, manifest.generation, sorted(manifest.delays_s)) != here:
+    here = (settings.kafka.partitions, sorted(settings.delivery.delays_s))
+    if (manifest.partitions, sorted(manifest.delays_s)) != here:
         raise RestoreError(
             f"the backup has {manifest.partitions} partitions and delays of {', '.join(f'{delay:g}' for delay in manifest.delays_s)} s: "
             "set TRIGGERS_KAFKA__PARTITIONS and TRIGGERS_DELIVERY__DELAYS_S to that"

@@ -18,7 +18,7 @@ from psycopg import sql
 from projections.log_reader import Place
 from runtime import topics
 from runtime.settings import Settings
-from schemas.topics import RESTORING, Topic, declared
+from schemas.topics import FIRST_GENERATION, RESTORING, Topic, declared, generation_topic
 from triggers.backup import control
 from triggers.backup.cut import committed_by
 from triggers.backup.manifest import Manifest
@@ -50,6 +50,9 @@ class Target:
         there = topics.restoring(self._client)
         if there not in (None, self._mark):
             raise NotEmpty(f"a restore of another backup was begun here (topic {there}): empty the servers, or restore that one")
+        generation = topics.generation(self._client)
+        if generation not in (FIRST_GENERATION, manifest.generation):
+            raise NotEmpty(f"topics of generation {generation} were here: delete {generation_topic(generation)}")
         self._no_members(manifest)
         if there is None:
             self._no_records()
@@ -58,6 +61,9 @@ class Target:
         self._no_reservations()
         if there is None:
             topics.create(self._client, self._mark, partitions=1, replication_factor=self._settings.kafka.replication_factor, config={})
+        if manifest.generation > FIRST_GENERATION:
+            copies = self._settings.kafka.replication_factor
+            topics.create(self._client, generation_topic(manifest.generation), partitions=1, replication_factor=copies, config={})
         if not self._done():
             with control.session(self._settings.postgres) as connection:
                 connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._schema)))

@@ -34,6 +34,6 @@ def test_every_golden_message_is_folded_and_none_is_parked(fold: Fold, value: by
 @pytest.mark.parametrize("name", ["full.json", "unknown_field.json", "cloudevent.json"])
 def test_a_row_of_the_inbox_holds_what_the_event_says(name: str) -> None:
     record = codec.accepted.decode((EXAMPLES / "events.accepted" / name).read_bytes())
-    (row,), high = inbox.fold([(Record(7, 1_000, None, b"", ()), record)], -1)
+    (row,), high = inbox.fold(3, [(Record(7, 1_000, None, b"", ()), record)], -1)
     assert (row.position, row.payload, row.base64, high) == (7, bytes(record.event.payload), record.event.base64, record.ingested.offset)
     assert (None if row.cloudevent is None else json.loads(row.cloudevent)) == record.event.cloudevent
