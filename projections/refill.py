@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from projections.fold import Connection
 from projections.folds import FOLDS
 from projections.log_reader import LogReader, Place
-from projections.offsets import generation, load_offsets
+from projections.offsets import fold_generation, generation, load_offsets
 from projections.rebuild import Progress, Rebuild, Report
 from projections.shadow import Shadow, connect
+from runtime import topics
 from runtime.clock import Clock
 from runtime.postgres import FOLDS_SCHEMA
 from runtime.settings import Settings
@@ -34,6 +35,8 @@ async def refill(
 
     Raises `projections.shadow.RebuildError`, `LogError`, `confluent_kafka.KafkaException`, `psycopg.Error`.
     """
+    client = topics.admin(settings.kafka)
+    fold_generation(topics.generation(client))
     connection = await connect(settings.postgres, FOLDS_SCHEMA)
     try:
         await _stand_at(connection, {place: end for place, end in ends.items() if place[0] in {fold.topic for fold in FOLDS}})

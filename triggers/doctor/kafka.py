@@ -16,7 +16,7 @@ from confluent_kafka.admin._resource import ResourceType
 
 from runtime.settings import Settings
 from runtime.topic_plan import compare
-from runtime.topics import admin
+from runtime.topics import admin, generation
 from schemas.topics import DEDUP_APP, DELIVERY_GROUP, EVENTS_ACCEPTED, MESSAGE_BYTES_MAX, PROJECT_APP, Topic, declared, retry_topic
 from triggers.doctor.findings import Said, bad, ok, warn
 
@@ -106,7 +106,9 @@ def topics(settings: Settings) -> Iterator[Said]:
         else:
             yield warn(what, "leave it if it was tuned on purpose; else look at `triggers topics plan`")
     if not differences:
-        yield ok(f"{len(declared(settings.delivery.delays_s))} topics are as declared")
+        client = admin(settings.kafka)
+        number = generation(client, settings.operating.check_timeout_s)
+        yield ok(f"{len(declared(settings.delivery.delays_s))} topics are as declared, of generation {number}")
 
 
 def groups(settings: Settings) -> Iterator[Said]:
