@@ -126,13 +126,15 @@ def merged(
     places: Places,
     order: Callable[[int, Iterable[Record]], Iterator[tuple[tuple[int, ...], int, Record]]] = by_time,
     ends: dict[int, int] | None = None,
+    target: Callable[[Record, int], int] | None = None,
 ) -> Iterator[Moved]:
     """All records of a topic in their new order, noted in `places`. `ends` holds where each new partition ends, and may begin anywhere:
-    what a group has done with goes first, then, by a second call, what it has not."""
+    what a group has done with goes first, then, by a second call, what it has not.
+    `target` says where a record goes, unless its key does."""
     behind = {} if ends is None else ends
     for _, partition, record in heapq.merge(*(order(number, records) for number, records in sorted(logs.items())), key=itemgetter(0)):
-        target = target_of(record.key, partition, partitions)
-        move = Moved(Place(partition, record.offset), Place(target, behind.get(target, 0)), record)
-        behind[target] = move.new.offset + 1
+        to = target_of(record.key, partition, partitions) if target is None else target(record, partition)
+        move = Moved(Place(partition, record.offset), Place(to, behind.get(to, 0)), record)
+        behind[to] = move.new.offset + 1
         places.add(move.old, move.new)
         yield move
