@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from projections.offsets import OtherGeneration, fold_generation
+from projections.offsets import OtherGeneration, fold_generation, load_offsets
+from projections.shadow import connect
 from runtime import topics
 from runtime.clock import SYSTEM
+from runtime.postgres import FOLDS_SCHEMA
 from runtime.settings import Settings
 from schemas.topics import FIRST_GENERATION, generation_topic
 from tests.contract.backup.rig import quiet
-from tests.contract.rebuild.rig import fetch, fold_live, rebuild
+from tests.contract.rebuild.rig import fetch, places, rebuild
 from triggers.backup import manifest
 from triggers.backup.manifest import MANIFEST
 from triggers.backup.restore import restore
@@ -41,6 +44,15 @@ def later(saved: tuple[Path, Done], tmp_path: Path) -> Path:
     return directory
 
 
+async def begin_folding(settings: Settings) -> None:
+    """As the project processor does when it gets its partitions."""
+    connection = await connect(settings.postgres, FOLDS_SCHEMA)
+    try:
+        await load_offsets(connection, places(settings))
+    finally:
+        await connection.close()
+
+
 def test_a_restored_system_is_of_the_generation_it_was_and_its_tables_are_of_no_other(
     later: Path, target: Settings, tmp_path: Path
 ) -> None:
@@ -50,7 +62,7 @@ def test_a_restored_system_is_of_the_generation_it_was_and_its_tables_are_of_no_
     assert fetch(target, "SELECT DISTINCT generation FROM projection_offsets") == [(LATER,)]
     fold_generation(FIRST_GENERATION)
     with pytest.raises(OtherGeneration, match="generation 3, and these are of generation 1"):
-        fold_live(target)
+        asyncio.run(begin_folding(target))
     assert fetch(target, "SELECT DISTINCT generation FROM projection_offsets") == [(LATER,)]
     assert rebuild(target, verify_only=True).equal  # a rebuild looks at the topics itself
     again = save(target, tmp_path / "again", SYSTEM, quiet)
