@@ -40,7 +40,7 @@ _LOOKING_MAX: Final = 1_000
 #: Look-ups made again because the epoch changed meanwhile, before the caller is asked to come back.
 _TRIES_MAX: Final = 5
 #: Part of the names of entries in Redis: raised whenever their form changes, so that no version of this program reads another's.
-_ENTRY_FORMAT: Final = 2
+_ENTRY_FORMAT: Final = 3
 
 
 class Principal(NamedTuple):
@@ -54,6 +54,7 @@ class Principal(NamedTuple):
     rate_limit_per_minute: int | None
     expires_at_ms: int | None
     suspended: bool = False
+    encryption: bool = False
 
     def require(self, scope: str) -> Principal:
         """Raises the problem `forbidden`."""
@@ -241,7 +242,15 @@ class Authenticator:
         if row is None or row.revoked:
             return None
         principal = Principal(
-            row.id, row.organization, row.mode, row.scopes, row.plan, row.rate_limit_per_minute, row.expires_at_ms, row.suspended
+            row.id,
+            row.organization,
+            row.mode,
+            row.scopes,
+            row.plan,
+            row.rate_limit_per_minute,
+            row.expires_at_ms,
+            row.suspended,
+            row.encryption,
         )
         if entry is not None:
             stored = self.tick.execute("SET", entry, msgspec.json.encode(principal), "EX", int(self._settings.key_cache_redis_s))

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from access import audit
+from access import audit, data_keys
 from access.organizations import NotPossible
 from access.secrets import Keyring
 from access.times import iso
@@ -82,7 +82,7 @@ def forget(connection: Connection[Any], endpoint: str) -> None:
 
 
 def rewrap(connection: Connection[Any], keyring: Keyring, *, actor: str) -> int:
-    """Encrypt every secret that is not under the newest master key again; returns how many. Raises `KeyringError`."""
+    """Encrypt every secret and data key that is not under the newest master key again; returns how many. Raises `KeyringError`."""
     changed = 0
     with connection.transaction():
         rows = connection.execute(load("access", "secrets_under_other_keys"), {"newest": keyring.newest}).fetchall()
@@ -93,6 +93,7 @@ def rewrap(connection: Connection[Any], keyring: Keyring, *, actor: str) -> int:
                 load("access", "reseal_secret"), {"endpoint": endpoint, "id": number, "ciphertext": resealed, "master_key_id": new_id}
             )
             changed += 1
+        changed += data_keys.rewrap(connection, keyring)
         if changed:
             audit.record(
                 connection, actor=actor, action="secrets.rewrapped", organization=None, target=keyring.newest, detail={"count": changed}

@@ -44,6 +44,7 @@ class KeyRow(NamedTuple):
     plan: str
     rate_limit_per_minute: int | None
     suspended: bool = False
+    encryption: bool = False
 
 
 def generate(mode: Mode, random: bytes) -> str:

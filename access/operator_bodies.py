@@ -17,6 +17,14 @@ Plan = Literal["free", "starter", "pro", "enterprise"]
 Name = Annotated[str, Meta(min_length=1, max_length=organizations.NAME_CHARS_MAX)]
 RateLimit = Annotated[int, Meta(ge=1, le=organizations.RATE_LIMIT_MAX, description="Events a minute; null is the plan's.")]
 
+RetentionDays = Annotated[
+    int,
+    Meta(
+        ge=0, le=organizations.RETENTION_DAYS_MAX,
+        description="How long events stay readable, once `triggers retention apply` runs; 0: for ever, null: as the plan has it.",
+    ),
+]  # fmt: skip
+
 
 class NewOrganization(Struct, forbid_unknown_fields=True):
     name: Name
@@ -31,6 +39,8 @@ class OrganizationChange(Struct, forbid_unknown_fields=True):
     plan: Plan | UnsetType = UNSET
     rate_limit_per_minute: RateLimit | UnsetType | None = UNSET
     suspended: bool | UnsetType = UNSET
+    encryption: Annotated[bool, Meta(description="Whether events that come from now on are encrypted.")] | UnsetType = UNSET
+    retention_days: RetentionDays | UnsetType | None = UNSET
 
     def change(self) -> Change:
         return cast(Change, {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET})

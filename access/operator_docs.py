@@ -16,6 +16,8 @@ from schemas.events import MODES
 
 _ORGANIZATION: Final[dict[str, Any]] = {
     "id": "org_01a20b40-1000-7000-8000-000000000001", "name": "Acme", "plan": "pro", "rate_limit_per_minute": None, "suspended": False,
+    "encryption": False,
+    "retention_days": None,
 }  # fmt: skip
 _KEY: Final[dict[str, Any]] = {
     "id": "key_01a20b40-1000-7000-8000-000000000003", "organization": _ORGANIZATION["id"], "mode": "live", "name": "shop",
@@ -41,6 +43,8 @@ _ORGANIZATION_MEMBERS: Final[dict[str, Schema]] = {
     "plan": {"type": "string", "enum": list(PLANS)},
     "rate_limit_per_minute": {"type": ["integer", "null"], "description": "null: the plan's."},
     "suspended": {"type": "boolean"},
+    "encryption": {"type": "boolean", "description": "Whether events that come from now on are encrypted."},
+    "retention_days": {"type": ["integer", "null"], "description": "How long events stay readable. 0: for ever; null: the plan's."},
 }
 _KEY_MEMBERS: Final[dict[str, Schema]] = {
     "id": {"type": "string", "pattern": ids.API_KEY_ID_PATTERN},
@@ -118,7 +122,7 @@ AUDIT: Final[Responses] = answered(
 )  # fmt: skip
 
 
-def _taken(kind: type[msgspec.Struct], **examples: Any) -> dict[str, Any]:
+def taken(kind: type[msgspec.Struct], **examples: Any) -> dict[str, Any]:
     """OpenAPI's `requestBody` for a type."""
     schema = msgspec.json.schema(kind)["$defs"][kind.__name__]
     if "name" in schema["properties"]:
@@ -131,9 +135,12 @@ def _taken(kind: type[msgspec.Struct], **examples: Any) -> dict[str, Any]:
     return sent({**schema, "title": kind.__name__}, **examples)
 
 
-TAKES_ORGANIZATION: Final = _taken(NewOrganization, on_a_plan={"name": "Acme", "plan": "pro"})
-TAKES_CHANGE: Final = _taken(
-    OrganizationChange, another_plan={"plan": "enterprise", "rate_limit_per_minute": None}, suspended={"suspended": True}
+TAKES_ORGANIZATION: Final = taken(NewOrganization, on_a_plan={"name": "Acme", "plan": "pro"})
+TAKES_CHANGE: Final = taken(
+    OrganizationChange,
+    another_plan={"plan": "enterprise", "rate_limit_per_minute": None},
+    suspended={"suspended": True},
+    thirty_days={"retention_days": 30},
 )
-TAKES_KEY: Final = _taken(NewKey, for_ninety_days={"name": "shop", "scopes": ["events:write"], "mode": "live", "expires_in_s": 7_776_000})
-TAKES_ROTATION: Final = _taken(Rotation, for_a_day={"overlap_s": api_keys.OVERLAP_S_DEFAULT})
+TAKES_KEY: Final = taken(NewKey, for_ninety_days={"name": "shop", "scopes": ["events:write"], "mode": "live", "expires_in_s": 7_776_000})
+TAKES_ROTATION: Final = taken(Rotation, for_a_day={"overlap_s": api_keys.OVERLAP_S_DEFAULT})

@@ -15,6 +15,7 @@ PLANS: Final = ("free", "starter", "pro", "enterprise")
 NAME_CHARS_MAX: Final = 200
 #: What the column (PostgreSQL integer) holds.
 RATE_LIMIT_MAX: Final = 2**31 - 1
+RETENTION_DAYS_MAX: Final = 36_500
 
 
 class Organization(NamedTuple):
@@ -23,15 +24,22 @@ class Organization(NamedTuple):
     plan: str
     rate_limit_per_minute: int | None
     suspended: bool = False
+    encryption: bool = False
+    retention_days: int | None = None
 
 
 class Change(TypedDict, total=False):
-    """What is to be different. A rate limit of None is the plan's."""
+    """What is to be different. A rate limit or retention of None is the plan's; a retention of 0 days is for ever.
+
+    `encryption` is of events that come from now on.
+    """
 
     name: str
     plan: str
     rate_limit_per_minute: int | None
     suspended: bool
+    encryption: bool
+    retention_days: int | None
 
 
 class NotThere(LookupError):
@@ -89,6 +97,9 @@ def _checked(organization: Organization) -> Organization:
     limit = organization.rate_limit_per_minute
     if limit is not None and not 1 <= limit <= RATE_LIMIT_MAX:
         raise ValueError(f"the rate limit must be 1 to {RATE_LIMIT_MAX} events a minute")
+    days = organization.retention_days
+    if days is not None and not 0 <= days <= RETENTION_DAYS_MAX:
+        raise ValueError(f"retention must be 1 to {RETENTION_DAYS_MAX} days, or 0 for ever")
     one_line("name", organization.name, chars_max=NAME_CHARS_MAX)
     return organization
 

@@ -7,12 +7,12 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from access.event_filters import FILTERS_MAX
-from access.replays import TIME_MAX_MS, State
+from access.replays import RATE_PER_S_MIN, TIME_MAX_MS, State
 from access.times import Time, unix_ms
 from schemas.events import Mode, Offset, OrganizationIdField
 
 EventTypes = Annotated[list[str], Meta(min_length=1, max_length=FILTERS_MAX, description="By name, or order.* for all below order.")]
-Rate = Annotated[float, Meta(gt=0, description="Deliveries a second to each endpoint.")]
+Rate = Annotated[float, Meta(ge=RATE_PER_S_MIN, description="Deliveries a second to each endpoint.")]
 
 
 class NewReplay(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

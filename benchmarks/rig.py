@@ -71,6 +71,11 @@ class Rig:
         process = psutil.Process(self.system.supervisor.pid(name))
         return float(sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True))))
 
+    def database_cpu_s(self) -> float:
+        """CPU seconds of the whole database server, with those of its processes that have ended."""
+        server = psutil.Process(self.stack.postgres.pid)
+        return float(sum(server.cpu_times()[:4])) + float(sum(sum(one.cpu_times()[:2]) for one in server.children()))
+
     def resident_mb(self, name: str) -> float:
         return float(psutil.Process(self.system.supervisor.pid(name)).memory_info().rss) / 1e6
 

@@ -19,6 +19,7 @@ from delivery.egress import Connector, EgressDenied, Guard, Resolver, system_loo
 from delivery.lookups import Lookup
 from delivery.ours import is_ours
 from delivery.policy import LOCAL
+from runtime.deadlines import Deadlines, Within
 from runtime.settings import Settings
 from runtime.telemetry import log
 
@@ -53,6 +54,7 @@ class Sender:
     def __init__(self, settings: Settings, lookup: Lookup = system_lookup) -> None:
         self._settings = settings.delivery
         self._rules = egress.rules(settings)
+        self._deadlines = Deadlines()
         self._read_url = lru_cache(_URLS_MAX)(lambda url: egress.read_url(url, self._rules))
         self._context = tls_context(self._settings.egress_ca_file)
         self._guard = Guard(self._rules)
@@ -89,7 +91,8 @@ class Sender:
         except ValueError as error:  # registered under other rules
             return _denied(None, error)
         try:
-            async with asyncio.timeout(self._settings.attempt_timeout_s if timeout_s is None else timeout_s):
+            limit_s = self._settings.attempt_timeout_s if timeout_s is None else timeout_s
+            with Within(self._deadlines, asyncio.get_running_loop().time() + limit_s):
                 named: dict[str, Any] = {}
                 if self._proxy is not None:
                     target, headers, named = await self._by_address(target, headers)

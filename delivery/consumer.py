@@ -74,6 +74,7 @@ class ConsumerThread:
         self._stopping = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="delivery-consumer", daemon=True)
+        self._asking = {**client_config(settings.kafka, "delivery-topics"), "group.id": DELIVERY_GROUP, "enable.auto.commit": False}
         self._config = {
             **client_config(settings.kafka, f"delivery-{settings.delivery.slot}"),
             "group.id": DELIVERY_GROUP,
@@ -153,26 +154,33 @@ class ConsumerThread:
         """In the consumer thread: read what earlier owners left, then let the loop take over, then begin at the committed offsets."""
         whole = self._whole(partitions)
         if whole:
-            self._refuse_unread(consumer, partitions)
+            self._refuse_unread(partitions)
             committed = consumer.committed(whole, timeout=_REQUEST_TIMEOUT_S)
             tails = self._owner.read_tails(sorted({tp.partition for tp in partitions}), committed)
             self._wait(self._owner.assigned(committed, tails), None)
             whole = [TopicPartition(tp.topic, tp.partition, tp.offset) for tp in committed]
         consumer.incremental_assign(whole)
 
-    def _refuse_unread(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        """Retries on a delay topic that this worker does not know would wait for as long as it owns their partition."""
-        strange = [
-            name for name in consumer.list_topics(timeout=_REQUEST_TIMEOUT_S).topics if is_retry_topic(name) and name not in self._topics
-        ]
-        places = [TopicPartition(name, tp.partition) for name in strange for tp in partitions]
-        for place in consumer.committed(places, timeout=_REQUEST_TIMEOUT_S) if places else ():
-            low, high = consumer.get_watermark_offsets(place, timeout=_REQUEST_TIMEOUT_S)
-            if max(low, place.offset) < high:
-                die(
-                    f"{place.topic}[{place.partition}] holds retries and is none of this worker's delay topics: every worker must run with "
-                    "the same TRIGGERS_DELIVERY__DELAYS_S, and a delay is only taken out when its topic has been read to its end"
-                )
+    def _refuse_unread(self, partitions: Sequence[TopicPartition]) -> None:
+        """Retries on a delay topic that this worker does not know would wait for as long as it owns their partition.
+
+        By a client of its own: a client that is asked for metadata in a call-back forgets that it is in one, and the next call-back of the
+        same poll ends the process (confluent-kafka 2.16, `CallState_end` in `list_topics`).
+        """
+        asking = Consumer(self._asking, logger=LIBRDKAFKA_LOGGER)
+        try:
+            topics = asking.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
+            strange = [name for name in topics if is_retry_topic(name) and name not in self._topics]
+            places = [TopicPartition(name, tp.partition) for name in strange for tp in partitions]
+            for place in asking.committed(places, timeout=_REQUEST_TIMEOUT_S) if places else ():
+                low, high = asking.get_watermark_offsets(place, timeout=_REQUEST_TIMEOUT_S)
+                if max(low, place.offset) < high:
+                    die(
+                        f"{place.topic}[{place.partition}] holds retries and is none of this worker's delay topics: every worker must run "
+                        "with the same TRIGGERS_DELIVERY__DELAYS_S, and a delay is only taken out when its topic has been read to its end"
+                    )
+        finally:
+            asking.close()
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = {tp.partition for tp in partitions}

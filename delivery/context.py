@@ -10,16 +10,19 @@ from typing import Final, NamedTuple
 from delivery.attempt import Sender
 from delivery.delays import for_parking
 from delivery.endpoints import Endpoints
+from delivery.facts import Source
 from delivery.fifo_pages import Pages
 from delivery.fifo_queue import Room
 from delivery.gates import Gates
-from delivery.journal import Attempt, Source
+from delivery.journal import Attempt
 from delivery.missed import Missed
+from delivery.opening import Opening
 from delivery.replay_state import ReplayState
 from delivery.slots import Budget, Slots
 from runtime.clock import Clock
 from runtime.kafka import Bus, Headers
 from runtime.lifecycle import StallGuard
+from runtime.metrics import IN_FLIGHT
 from runtime.settings import Settings
 from schemas.deliveries import FIRST_ROUND, Cause, PastAttempt
 from schemas.events import Ingested
@@ -44,6 +47,7 @@ class Context:
         worker: str,
         missed: Missed,
         replays: ReplayState,
+        opening: Opening,
     ) -> None:
         self.settings = settings.delivery
         self.clock = clock
@@ -55,8 +59,10 @@ class Context:
         self.worker = worker
         self.missed = missed
         self.replays = replays
+        self.opening = opening
         self.gates = Gates(settings.delivery, clock, secrets.token_hex(6))
         self.slots = Slots(settings.delivery.concurrency, settings.delivery.slow_concurrency, settings.delivery.slow_after_s)
+        IN_FLIGHT.set_function(lambda: self.slots.under_way)
         self.legs = Budget(settings.delivery.leg_bytes_in_flight_max)
         self.parking_delays_s = for_parking(settings.delivery.delays_s, settings.delivery.journal_memory_s)
         self.pages = Pages(settings.kafka)

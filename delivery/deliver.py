@@ -6,36 +6,44 @@ Every step looks into the journal first, so that a step which an earlier owner (
 from __future__ import annotations
 
 import asyncio
-import base64
+from functools import cache
 from typing import Final, NamedTuple, get_args
 
 import msgspec
 
+from access.envelopes import DataKey, attempt_name
 from delivery import attempt, operational, policy, requests, sign
 from delivery.context import Context, Task
 from delivery.endpoints import Absent, Endpoint
 from delivery.gates import Admitted, Gate, Refused, Verdict
 from delivery.health import Health
 from delivery.journal import Attempt, Journal, Leg
+from delivery.opening import kept
 from delivery.outbox import Outbox
 from delivery.values import CARRIED
 from runtime.crashpoints import reach
-from runtime.metrics import ATTEMPT_SECONDS, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PARKED
+from runtime.metrics import ATTEMPT_SECONDS, ATTEMPTS, DEAD_LETTERS, PARKED
 from runtime.telemetry import event_line
 from schemas import codec
 from schemas.deliveries import Attempted, Dead, Retry, RetryTask
-from schemas.events import SCHEMA_VERSION
+from schemas.events import PLAIN, SCHEMA_VERSION
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_INGESTED
 
 #: A cause of its own: one attempt, which is no delivery of an event and tells nothing about the endpoint but to who asked for it.
 _TEST: Final = "test"
 #: A retry of a replay that was cancelled: nothing is posted, and nothing follows.
 CANCELLED: Final = "cancelled"
+#: Its data key was destroyed: nothing can be posted, ever.
+ERASED: Final = "erased"
 _STOPPED: Final = frozenset({"paused", CANCELLED})
 #: Error classes that tell nothing about the endpoint.
-_NOT_TOLD: Final = frozenset({*get_args(Absent), policy.LOCAL})
+_NOT_TOLD: Final = frozenset({*get_args(Absent), policy.LOCAL, ERASED})
 #: Part of the smallest delay that work which waits for a breaker is spread over.
 _SPREAD: Final = 0.5
+
+
+#: Of a pair of labels: finding it anew costs more than counting.
+_counter: Final = cache(ATTEMPTS.labels)
 
 
 class _Made(NamedTuple):
@@ -55,25 +63,36 @@ class Deliveries:
         self._journal = journal
         self._outbox = outbox
         self._health = Health(context, outbox)
-        self._under_way: dict[Attempt, asyncio.Event] = {}
+        #: Steps under way, and what others that come to the same one wait for.
+        self._under_way: dict[Attempt, asyncio.Event | None] = {}
 
     async def step(self, task: Task) -> None:
         """Make the attempt unless the log has it, or has it put off; then see to what follows it unless the log has that."""
         key = task.attempt_key
-        while (other := self._under_way.get(key)) is not None:
+        while key in self._under_way:
+            other = self._under_way[key] = self._under_way[key] or asyncio.Event()
             await other.wait()  # another copy of the task, left by a worker that stood still, or its earlier leg: it may settle this one
-        self._under_way[key] = asyncio.Event()
+        self._under_way[key] = None
         try:
             if self._journal.has_leg(Leg(*key[:3], task.hop + 1, task.round)):
                 return  # put off, or sent on, before: the later leg goes on from there
-            if (attempted := self._journal.attempted(key)) is not None:
-                await self._follow_up(task, attempted)
+            if self._journal.has_attempt(key):
+                if (attempted := self._journal.failed(key)) is not None:
+                    await self._follow_up(task, attempted)
+                    self._settled(task)
             elif (made := await self._make(task)) is not None:
-                await self._follow_up(task, made.attempted)
+                if made.attempted.next is not None:
+                    await self._follow_up(task, made.attempted)
+                    self._settled(task)
                 if made.gate is not None:
                     await self._health.learn(made.gate, task.event.type, made.attempted, made.verdict)
         finally:
-            self._under_way.pop(key).set()
+            if (waited_for := self._under_way.pop(key)) is not None:
+                waited_for.set()
+
+    def _settled(self, task: Task) -> None:
+        """All that follows the attempt is in the log."""
+        self._journal.settle(task.attempt_key)
 
     async def _make(self, task: Task) -> _Made | None:
         """The attempt, journalled; None where it was put off."""
@@ -85,6 +104,8 @@ class Deliveries:
             return _Made(missing, None, Verdict())
         if task.cause == "replay" and task.hop >= 0 and (state := await context.replays.state(task.round)) in _STOPPED:
             return await self._stopped(task, endpoint, cancelled=state == CANCELLED)
+        if task.event.encoding != PLAIN and await context.opening.key_of(task.event) is None:
+            return await self._gone_for_good(task, endpoint)
         gate = context.gates.of(endpoint)
         if task.cause == _TEST:
             return await self._test(task, endpoint, slow=gate.is_slow)
@@ -101,8 +122,7 @@ class Deliveries:
             return await self._post(task)
 
         try:
-            with IN_FLIGHT.track_inprogress():
-                made = await context.slots.run(attempted, slow=gate.is_slow)
+            made = await context.slots.run(attempted, slow=gate.is_slow)
             if made is not None and made.error not in _NOT_TOLD:
                 learned = _teaches(made, admitted)
         finally:
@@ -117,7 +137,7 @@ class Deliveries:
             context.delivered()
         reach("delivery.after_post")
         await self._journalled(task, made)
-        return _Made(made, gate, verdict)
+        return _Made(made, None if made.error == ERASED else gate, verdict)
 
     async def _stopped(self, task: Task, endpoint: Endpoint, *, cancelled: bool) -> _Made | None:
         """What waits on a delay topic of a replay that is paused goes on waiting; of one that was cancelled it ends."""
@@ -128,10 +148,15 @@ class Deliveries:
         await self._journalled(task, made)
         return _Made(made, None, Verdict())
 
+    async def _gone_for_good(self, task: Task, endpoint: Endpoint) -> _Made:
+        """Of an erased event: the delivery ends. It says nothing about the endpoint, and leaves no dead letter."""
+        made = self._attempted(task, endpoint, self._context.clock.now_ms(), 0, attempt.Result(None, ERASED, b""))
+        await self._journalled(task, made)
+        return _Made(made, None, Verdict())
+
     async def _test(self, task: Task, endpoint: Endpoint, *, slow: bool) -> _Made | None:
         """Past the gate, which neither holds it back nor learns of it."""
-        with IN_FLIGHT.track_inprogress():
-            made = await self._context.slots.run(lambda: self._post(task), slow=slow)
+        made = await self._context.slots.run(lambda: self._post(task), slow=slow)
         if made is None:
             await self._park(task, endpoint, Refused("slow"))
             return None
@@ -150,7 +175,7 @@ class Deliveries:
         report = await self._outbox.send(DELIVERIES_ATTEMPTS, codec.encode(made), task.event, task.headers)
         self._journal.add_attempt(DELIVERIES_ATTEMPTS, report.offset, made, self._context.clock.now_ms(), task.source)
         reach("delivery.after_journal")
-        ATTEMPTS.labels(made.outcome, made.error or "").inc()
+        _counter(made.outcome, made.error or "").inc()
         event_line(
             "delivery.attempted",
             event_id=made.event_id,
@@ -176,18 +201,27 @@ class Deliveries:
         started_at_ms, began_s = context.clock.now_ms(), context.clock.monotonic_s()
         if endpoint is None:
             return await self._absent(task)
+        key: DataKey | None = None
+        if event.encoding != PLAIN:
+            opened = await context.opening.open(event)
+            if opened is None:  # erased while it waited for its turn
+                return self._attempted(task, endpoint, started_at_ms, 0, attempt.Result(None, ERASED, b""))
+            event, key = opened
         content = sign.body(event)
         headers = requests.headers(endpoint, event.id, started_at_ms // 1000, content, task.headers, task.cause)
         deadline_s = endpoint.deadline_s or context.settings.attempt_timeout_s
-        with ATTEMPT_SECONDS.time():
-            result = await context.sender.post(endpoint.url, content, headers, deadline_s)
-        return self._attempted(task, endpoint, started_at_ms, round((context.clock.monotonic_s() - began_s) * 1000), result)
+        result = await context.sender.post(endpoint.url, content, headers, deadline_s)
+        took_s = context.clock.monotonic_s() - began_s
+        ATTEMPT_SECONDS.observe(took_s)
+        return self._attempted(task, endpoint, started_at_ms, round(took_s * 1000), result, key)
 
     async def _absent(self, task: Task) -> Attempted:
         why = await self._context.endpoints.why_absent(task.endpoint_id)
         return self._attempted(task, None, self._context.clock.now_ms(), 0, attempt.Result(None, why, b""))
 
-    def _attempted(self, task: Task, endpoint: Endpoint | None, started_at_ms: int, took_ms: int, result: attempt.Result) -> Attempted:
+    def _attempted(
+        self, task: Task, endpoint: Endpoint | None, started_at_ms: int, took_ms: int, result: attempt.Result, key: DataKey | None = None
+    ) -> Attempted:
         event = task.event
         made = Attempted(
             v=SCHEMA_VERSION,
@@ -202,15 +236,18 @@ class Deliveries:
             worker=self._context.worker,
             status=result.status,
             error=result.error,
-            response=base64.b64encode(result.response).decode() if result.response else None,
+            response=kept(result.response, task.event, attempt_name(task.endpoint_id, task.round, task.attempt), key),
             round=task.round,
             cause=task.cause,
         )
-        return msgspec.structs.replace(made, next=self._following(task, endpoint, made, result.retry_after))
+        following = None if made.outcome == "delivered" else self._following(task, endpoint, made, result.retry_after)
+        return made if following is None else msgspec.structs.replace(made, next=following)
 
     def _following(self, task: Task, endpoint: Endpoint | None, made: Attempted, retry_after: str | None) -> Retry | Dead | None:
         if task.cause == _TEST or made.error == CANCELLED:
             return None
+        if made.error == ERASED:
+            return Dead(reason="erased")
         if endpoint is None:
             return Dead(reason="endpoint_disabled" if made.error == "endpoint_disabled" else "endpoint_missing")
         return policy.follow_up(
@@ -271,9 +308,11 @@ class Deliveries:
         following, event = attempted.next, task.event
         if isinstance(following, Retry):
             leg = Leg(event.id, task.endpoint_id, following.attempt, 0, task.round)
-            if self._journal.has_leg(leg) or self._journal.attempted(leg.attempt_key) is not None:
+            if self._journal.has_leg(leg) or self._journal.has_attempt(leg.attempt_key):
                 return
             await self._outbox.leg(policy.retry_task(attempted, following, task.history, task.value), event, task.source, task.headers)
+        elif isinstance(following, Dead) and following.reason == "erased":
+            return
         elif isinstance(following, Dead) and not self._journal.is_dead(dead := (event.id, task.endpoint_id, task.round)):
             if following.reason == "gone" and attempted.cause != "replay":
                 await self._health.gone(event.type, attempted)

@@ -54,6 +54,9 @@ class Endpoint(NamedTuple):
         return event_filters.takes(self.event_types, event_type)
 
 
+Owned = dict[tuple[str, str], list[Endpoint]]
+
+
 class Endpoints:
     """Look-ups of one worker. Every method waits for Postgres as long as it takes: our outage costs an endpoint no attempt."""
 
@@ -66,14 +69,34 @@ class Endpoints:
         self._schedule_s = tuple(schedule_s)
         self._cache: dict[EndpointId, tuple[float, Endpoint | None]] = {}
         self._looking: dict[EndpointId, asyncio.Task[Endpoint | None]] = {}
+        #: Endpoints as they were last made, with the rows they were made of: to open a secret again costs more than to compare.
+        self._made: dict[EndpointId, tuple[Sequence[Any], Endpoint]] = {}
+        #: Owners that the next query is for, its answer, and the query under way.
+        self._wanted: set[tuple[str, str]] = set()
+        self._next: asyncio.Task[Owned] | None = None
+        self._asking = asyncio.Lock()
 
-    async def of(self, owners: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Endpoint]]:
-        """Endpoints by (organization, mode), disabled ones too: one query for a batch of events, always fresh."""
-        wanted = sorted(set(owners))
-        if not wanted:
+    async def of(self, owners: Iterable[tuple[str, str]]) -> Owned:
+        """Endpoints by (organization, mode), disabled ones and those of other owners too: always fresh, read after it was asked.
+
+        One query at a time: all who ask while it is under way are answered by the next one.
+        """
+        asked = set(owners)
+        if not asked:
             return {}
-        values = {"organizations": [o for o, _ in wanted], "modes": [m for _, m in wanted]}
-        found: dict[tuple[str, str], list[Endpoint]] = {}
+        self._wanted |= asked
+        if self._next is None:
+            self._next = asyncio.create_task(self._of_wanted())
+        return await asyncio.shield(self._next)
+
+    async def _of_wanted(self) -> Owned:
+        async with self._asking:
+            wanted, self._wanted, self._next = sorted(self._wanted), set(), None
+            return await self._owned(wanted)
+
+    async def _owned(self, owners: Sequence[tuple[str, str]]) -> Owned:
+        values = {"organizations": [o for o, _ in owners], "modes": [m for _, m in owners]}
+        found: Owned = {}
         for endpoint in await self._find("endpoints_of", values):
             found.setdefault((endpoint.organization, endpoint.mode), []).append(endpoint)
             self._remember(endpoint.id, endpoint)
@@ -166,18 +189,25 @@ class Endpoints:
     async def _find(self, statement: str, values: dict[str, Any]) -> list[Endpoint]:
         async def find(connection: Any) -> list[Endpoint]:
             rows = await (await connection.execute(load("delivery", statement), values)).fetchall()
-            secrets: dict[str, list[bytes]] = {}
-            sealed = await connection.execute(load("delivery", "secrets_of"), {"ids": [row[0] for row in rows]})
-            for endpoint, ciphertext, master_key_id in await sealed.fetchall():
-                secrets.setdefault(endpoint, []).append(self._keyring.decrypt(master_key_id, bytes(ciphertext), endpoint.encode()))
-            # One without secrets was deleted between the two statements.
-            return [self._endpoint(row, secrets[row[0]]) for row in rows if row[0] in secrets]
+            return [self._endpoint(row) for row in rows if row[-1]]  # what has no secret cannot be signed for
 
         return await until_postgres_answers(self._pool, find)
 
-    def _endpoint(self, row: Sequence[Any], secrets: Sequence[bytes]) -> Endpoint:
+    def _endpoint(self, row: Sequence[Any]) -> Endpoint:
+        known = self._made.get(row[0])
+        if known is not None and known[0] == row:
+            return known[1]
+        if len(self._made) >= _CACHED_MAX:
+            self._made.clear()
+        made = self._read(row)
+        self._made[made.id] = (row, made)
+        return made
+
+    def _read(self, row: Sequence[Any]) -> Endpoint:
         organization, mode, url, event_types, headers, rate_per_minute, concurrency, schedule, schedule_s, deadline_s, legacy = row[1:12]
-        enabled, failing_since_ms, fifo, fifo_block = row[12:]
+        enabled, failing_since_ms, fifo, fifo_block, ciphertexts, master_key_ids = row[12:]
+        sealed = zip(ciphertexts, master_key_ids, strict=True)
+        secrets = [self._keyring.decrypt(master_key_id, bytes(ciphertext), row[0].encode()) for ciphertext, master_key_id in sealed]
         return Endpoint(
             row[0],
             organization,

@@ -12,11 +12,12 @@ from typing import Final, Literal, NamedTuple
 from delivery import fifo_places
 from delivery.context import Context, Task
 from delivery.endpoints import Endpoint
+from delivery.facts import Source
 from delivery.fifo_commits import Commits
 from delivery.fifo_queue import Item, Queue
 from delivery.fifo_source import Source as Log
 from delivery.fifo_steps import Disabled, Steps
-from delivery.journal import Journal, Source
+from delivery.journal import Journal
 from delivery.outbox import Outbox
 from schemas.deliveries import FifoPosition, PastAttempt, RetryTask
 from schemas.ids import EndpointId
@@ -138,7 +139,7 @@ class Runner:
         """One step of the event that is next."""
         self.since_ms = item.event.received_at_ms
         task = self._task(item)
-        if self._journal.attempted(task.attempt_key) is None:
+        if not self._journal.has_attempt(task.attempt_key):
             self.caught_up = True
             if await self._waited(task):
                 return  # things may have changed: look again
@@ -176,7 +177,7 @@ class Runner:
 
     async def _failed(self, task: Task, later: RetryTask) -> None:
         endpoint = await self._context.endpoints.get(task.endpoint_id)
-        made = self._journal.attempted(task.attempt_key)
+        made = self._journal.failed(task.attempt_key)
         blocked = self._position.blocked or (endpoint is not None and task.attempt > len(endpoint.schedule_s))
         self._put_off = _NOT
         self._position = fifo_places.failed(self._position, later, blocked=blocked)

@@ -54,6 +54,9 @@ class Steps(Deliveries):
         if attempted.status == policy.GONE:
             await self._health.gone(task.event.type, attempted)
 
+    def _settled(self, task: Task) -> None:
+        """Only with the position, which the runner writes; it looks at the attempt before that."""
+
     async def _post(self, task: Task) -> Attempted:
         self._context.guard.check()  # a worker that stood still while it waited must not post what another has long gone past
         return await super()._post(task)
@@ -65,7 +68,13 @@ class Steps(Deliveries):
 
     def _following(self, task: Task, endpoint: Endpoint | None, made: Attempted, retry_after: str | None) -> Retry | Dead | None:
         following = super()._following(task, endpoint, made, retry_after)
-        if not isinstance(following, Dead) or endpoint is None or not endpoint.fifo_block or made.attempt >= ATTEMPTS_MAX:
+        if (
+            not isinstance(following, Dead)
+            or endpoint is None
+            or following.reason == "erased"
+            or not endpoint.fifo_block
+            or made.attempt >= ATTEMPTS_MAX
+        ):
             return following
         return policy.blocked(
             made.attempt,

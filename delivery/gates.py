@@ -66,7 +66,9 @@ class Gate:
         self._pace: Pace | None = None
         self._breaker = Breaker(rules(settings))
         self._line = Line(settings.endpoint_concurrency, settings.endpoint_in_flight_max, settings.endpoint_wait_s)
-        self._queue: deque[asyncio.Future[int | None]] = deque()
+        #: Who waits, and the loop time until which it does; one timer for the first of them.
+        self._queue: deque[tuple[asyncio.Future[int | None], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self.failing_since_ms = endpoint.failing_since_ms
         self.announced = self.noted = self.inherited = endpoint.failing_since_ms is not None
         self.noted_at_ms: int | None = None
@@ -157,35 +159,49 @@ class Gate:
             return self._line.start()
         if place == "full":
             return None
-        waiter: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._queue.append(waiter)
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[int | None] = loop.create_future()
+        waits = (waiter, loop.time() + 2 * self._settings.endpoint_wait_s)
+        self._queue.append(waits)
         self._line.waiting += 1
+        if self._timer is None:
+            self._timer = loop.call_at(waits[1], self._give_up)
         try:
-            await asyncio.wait([waiter], timeout=2 * self._settings.endpoint_wait_s)
+            return await waiter
         except asyncio.CancelledError:
-            if (ticket := self._claim(waiter)) is not None:
+            if waits in self._queue:
+                self._queue.remove(waits)
+                self._line.waiting -= 1
+            elif not waiter.cancelled() and (ticket := waiter.result()) is not None:
                 self._end(ticket, None)
             raise
-        return self._claim(waiter)
 
-    def _claim(self, waiter: asyncio.Future[int | None]) -> int | None:
-        if waiter.done():
-            return waiter.result()
-        self._queue.remove(waiter)
+    def _give_up(self) -> None:
+        """Those that have waited too long."""
+        self._timer, loop = None, asyncio.get_running_loop()
+        while self._queue and self._queue[0][1] <= loop.time():
+            self._answer(None)
+        if self._queue:
+            self._timer = loop.call_at(self._queue[0][1], self._give_up)
+
+    def _answer(self, ticket: int | None) -> None:
+        """The first that waits."""
+        waiter, _ = self._queue.popleft()
         self._line.waiting -= 1
-        return None
+        if not waiter.done():
+            waiter.set_result(ticket)
+        elif ticket is not None:  # it was cancelled just now
+            self._line.end(ticket, self._clock.monotonic_s(), None)
 
     def _end(self, ticket: int, succeeded: bool | None) -> None:
         self._line.end(ticket, self._clock.monotonic_s(), succeeded)
         while self._queue and self._line.has_turn():
-            self._line.waiting -= 1
-            self._queue.popleft().set_result(self._line.start())
+            self._answer(self._line.start())
 
     def _send_away(self) -> None:
         """Who waits for an endpoint that is not attempted any more need not wait on."""
-        self._line.waiting = 0
         while self._queue:
-            self._queue.popleft().set_result(None)
+            self._answer(None)
 
 
 class Gates:

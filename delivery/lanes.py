@@ -14,8 +14,8 @@ from schemas.records import Record
 _WAITING_HIGH: Final = 400
 _WAITING_LOW: Final = 100
 #: The same in bytes of their values.
-_WAITING_BYTES_HIGH: Final = 8_388_608
-_WAITING_BYTES_LOW: Final = 2_097_152
+_WAITING_BYTES_HIGH: Final = 2_097_152
+_WAITING_BYTES_LOW: Final = 524_288
 #: Records above the first one that is not done, in multiples of what may be in flight: what a take-over has to look at again.
 _SPANS_MAX: Final = 50
 

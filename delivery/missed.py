@@ -44,6 +44,7 @@ class Missed:
         values = {
             "organization": recovery.organization, "mode": recovery.mode, "endpoint_id": recovery.endpoint_id, "round": recovery.round,
             "since": since, "until": until, "after": after or "", "held": recovery.held, "limit": _LOOKED_AT_MAX,
+            "left_events": [event for event, _ in recovery.left_out], "left_rounds": [round_id for _, round_id in recovery.left_out],
         }  # fmt: skip
         found: list[EventId] = []
         rows = await self._rows("some_missed", values)

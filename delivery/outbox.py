@@ -6,13 +6,14 @@ import asyncio
 
 from delivery import delays
 from delivery.context import Context
-from delivery.journal import Journal, Leg, Source
+from delivery.facts import Source
+from delivery.journal import Journal, Leg
 from runtime.kafka import Headers, Report
 from runtime.metrics import RETRIES_SCHEDULED
 from schemas import codec
 from schemas.codec import HEADER_EVENT_ID
 from schemas.deliveries import RetryTask
-from schemas.events import Ingested
+from schemas.events import PLAIN, Encoding, Ingested
 from schemas.ids import EndpointId, EventId, OrganizationId
 from schemas.keys import record_key
 from schemas.topics import DELIVERIES_FIFO, retry_topic
@@ -36,17 +37,24 @@ class Outbox:
 
     def send(self, topic: str, value: bytes, event: Ingested, headers: Headers) -> asyncio.Future[Report]:
         """To our own partition of `topic`, only while it is ours: else `asyncio.CancelledError`."""
-        return self.append(topic, value, event.organization, event.id, headers)
+        return self.append(topic, value, event.organization, event.id, headers, encoding=event.encoding)
 
     def append(
-        self, topic: str, value: bytes, organization: OrganizationId, event_id: EventId | None, headers: Headers
+        self,
+        topic: str,
+        value: bytes,
+        organization: OrganizationId,
+        event_id: EventId | None,
+        headers: Headers,
+        *,
+        encoding: Encoding = PLAIN,
     ) -> asyncio.Future[Report]:
         """The same for what is known of its event, or of none."""
         if not self._owned:
             raise asyncio.CancelledError
         self._context.guard.check()
         about = [] if event_id is None else [(HEADER_EVENT_ID, event_id.encode())]
-        carried = [*about, *codec.STANDARD_HEADERS, *headers]
+        carried = [*about, *codec.standard_headers(encoding), *headers]
         return self._context.bus.send(topic, value, record_key(organization), headers=carried, partition=self._partition)
 
     def position(self, endpoint_id: EndpointId, value: bytes | None) -> asyncio.Future[Report]:

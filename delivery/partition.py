@@ -16,9 +16,10 @@ from delivery import delays
 from delivery.context import Context, Task
 from delivery.deliver import Deliveries
 from delivery.endpoints import Endpoint
+from delivery.facts import Source
 from delivery.fifo import Fifo
 from delivery.fifo_places import Found
-from delivery.journal import Journal, Leg, Source
+from delivery.journal import Journal, Leg
 from delivery.lanes import Lane
 from delivery.outbox import Outbox
 from delivery.recover import Recoveries, read_request, requested
@@ -162,8 +163,11 @@ class PartitionWorker:
         value = ingested_value(record)
         source = Source(lane.topic, record.offset)
         endpoints = self.journal.plan(event.id) or ()
-        if endpoints:
-            await asyncio.gather(*(self._deliveries.step(Task(event, value, e, 1, (), source, carried(record))) for e in endpoints))
+        steps = [self._deliveries.step(Task(event, value, e, 1, (), source, carried(record))) for e in endpoints]
+        if len(steps) == 1:  # most have one endpoint: no other task for it
+            await steps[0]
+        elif steps:
+            await asyncio.gather(*steps)
         lane.done(record.offset)
 
     # -- what was asked for
@@ -240,7 +244,7 @@ class PartitionWorker:
     async def _hop(self, task: RetryTask, event: Ingested, source: Source, headers: Headers) -> None:
         """On to the next delay topic, unless this leg was taken before."""
         leg = Leg(task.event_id, task.endpoint_id, task.attempt, task.hop + 1, task.round)
-        if self.journal.has_leg(leg) or self.journal.attempted(leg.attempt_key) is not None:
+        if self.journal.has_leg(leg) or self.journal.has_attempt(leg.attempt_key):
             return
         await self._outbox.leg(_next_leg(task), event, source, headers)
 

@@ -20,7 +20,8 @@ import msgspec
 from delivery.context import Context, Task
 from delivery.deliver import Deliveries
 from delivery.endpoints import Endpoint
-from delivery.journal import Asked, Journal, Page, Source
+from delivery.facts import Source
+from delivery.journal import Asked, Journal, Page
 from delivery.outbox import Outbox
 from runtime.crashpoints import reach
 from runtime.kafka import Headers, Report

@@ -23,7 +23,8 @@ from access.replay_range import Selection
 from delivery.context import Context, Task
 from delivery.deliver import Deliveries
 from delivery.endpoints import Endpoint
-from delivery.journal import Asked, Journal, Page, Source
+from delivery.facts import Source
+from delivery.journal import Asked, Journal, Page
 from delivery.outbox import Outbox
 from delivery.recover import requested
 from delivery.replay_state import Ended, Look

@@ -17,9 +17,11 @@ from delivery import attempt
 from delivery.consumer import ConsumerThread
 from delivery.context import Context
 from delivery.endpoints import Endpoints
-from delivery.journal import FACTS_ALARM, Checkpoint, Source, encode_checkpoint
+from delivery.facts import Source
+from delivery.journal import FACTS_ALARM, Checkpoint, encode_checkpoint
 from delivery.lanes import Lane
 from delivery.missed import Missed
+from delivery.opening import Opening
 from delivery.partition import PartitionWorker
 from delivery.replay_state import ReplayState
 from delivery.tails import TailReader, Tails
@@ -52,6 +54,7 @@ class DeliveryWorker:
         self._endpoints = Endpoints(pool, keyring, clock, self._name, settings.delivery.schedule_s)
         self._missed = Missed(pool)
         self._replays = ReplayState(pool, clock)
+        self._opening = Opening(pool, keyring, clock)
         self._bus = Bus(settings.kafka, client_id=self._name, linger_ms=1, gapless=True)
         self._owned: dict[int, PartitionWorker] = {}
         self._tails = TailReader(settings.kafka, list(self._delays), int(settings.delivery.journal_memory_s * 1000))
@@ -61,7 +64,7 @@ class DeliveryWorker:
         async with attempt.Sender(self._settings) as sender:
             self._context = Context(
                 self._settings, self._clock, self._bus, self._endpoints, sender, self._guard, self._delays, self._name, self._missed,
-                self._replays,
+                self._replays, self._opening,
             )  # fmt: skip
             self._consumer = ConsumerThread(self._settings, self._sources, self, self._guard)
             self._consumer.start()

@@ -8,12 +8,13 @@ Many at once: `ingest.batches`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Raw
 
 from access.auth import Authenticator, key_of
+from access.data_keys import DataKeys
 from access.http import Context
 from access.limits import Allowance, Limiter, refused
 from ingest.accept import Draft
@@ -64,6 +65,7 @@ class Admission:
         catalogue: Catalogue,
         reservations: Reservations,
         appender: Appender,
+        data_keys: DataKeys,
     ) -> None:
         self._settings = settings
         self._window_s = int(settings.idempotency_window_s)
@@ -73,6 +75,7 @@ class Admission:
         self._catalogue = catalogue
         self._reservations = reservations
         self._appender = appender
+        self._data_keys = data_keys
         self._deadlines = Deadlines()
         self._random = Randomness()
 
@@ -107,6 +110,9 @@ class Admission:
             if validators is None or validators.has(draft.type):
                 with caller.within(too_slow_to_check):
                     await self._conforms_now(caller, draft)
+            if principal.encryption:
+                with caller.within(too_slow_to_check):
+                    await self._seal_under_keys(caller, [arrival])
             # Redis has a time limit of its own, far below the request's. The quota is asked first; both travel together.
             counting = self._counting(caller, 1)
             if arrival.name is not None:
@@ -190,7 +196,16 @@ class Admission:
     async def _still_conforms(self, caller: Caller, arrival: Arrival) -> None:
         if arrival.checked != (changes := self._authenticator.changes):
             await self._conforms(caller, arrival.event.type, bytes(arrival.event.payload))
+            if arrival.key is not None:  # it may have been erased
+                await self._seal_under_keys(caller, [arrival])
             arrival.checked = changes
+
+    async def _seal_under_keys(self, caller: Caller, arrivals: Collection[Arrival]) -> None:
+        """Give each the data key of its subject as it is now. Raises the problem `unavailable`: nothing is appended in clear instead."""
+        subjects = {arrival.event.subject for arrival in arrivals}
+        keys = await self._data_keys.of_subjects(caller.principal.organization, subjects)
+        for arrival in arrivals:
+            arrival.under(keys[arrival.event.subject])
 
     async def _reserve(self, arrival: Arrival) -> None:
         """Ask for the event's key. No answer for an event without one, and without Redis: then dedup decides from the log."""
@@ -227,7 +242,7 @@ class Admission:
             await told(self._reservations.release(arrival.name, held_id, arrival.owner))
 
     async def _append(self, caller: Caller, arrival: Arrival, event: Ingested, bounded: Bound) -> Admitted:
-        """Append and confirm. What Redis is told after the append is help for the next caller; not to have told it loses nothing."""
+        """Append. What Redis is told afterwards is help for the next caller: not to have told it loses nothing, so nobody waits for it."""
         if crashpoints.armed and arrival.name is not None:
             crashpoints.reach("api.after_reserve")
         try:
@@ -241,10 +256,12 @@ class Admission:
         if arrival.name is not None:
             if crashpoints.armed:
                 crashpoints.reach("api.after_append")
-            try:
-                await self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms)
-            except RedisUnavailable:
-                _reservations["not_told"] += 1
-            if crashpoints.armed:
-                crashpoints.reach("api.after_confirm")
+            self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms, _told)
         return Admitted(event, report)
+
+
+def _told(told: bool) -> None:
+    if not told:
+        _reservations["not_told"] += 1
+    if crashpoints.armed:
+        crashpoints.reach("api.after_confirm")

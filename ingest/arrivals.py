@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from access.envelopes import DataKey
 from access.http import Context
 from ingest.idempotency import Outcome, Reservation
 from runtime.kafka import Headers
@@ -28,11 +29,19 @@ class Arrival:
         self.name = name
         self.owner = owner
         self.checked = checked
+        #: What its payload and subject are sealed under, at an organization that asks for it.
+        self.key: DataKey | None = None
         self.asked = False
         #: What Redis answered last; None before, without Redis, and without a key.
         self.held: Reservation | None = None
         #: Whether Redis may hold a reservation of this request: also when an answer was lost, or not waited for.
         self.may_hold = False
+
+    def under(self, key: DataKey) -> None:
+        """It will be sealed under this key. The first one makes its fingerprint, under which it is reserved."""
+        if self.key is None:
+            self.event = msgspec.structs.replace(self.event, fingerprint=key.fingerprint(self.event.fingerprint))
+        self.key = key
 
     def asking(self) -> None:
         """A reservation is about to be asked for."""
@@ -55,9 +64,10 @@ class Arrival:
         """
         held = self.held
         if held is None or held.outcome == "reserved":
-            return self.event
+            return self.event if self.key is None else self.key.seal(self.event)
         if held.outcome == "takeover":
-            return msgspec.structs.replace(self.event, id=held.event_id)  # the same event must keep its id
+            event = msgspec.structs.replace(self.event, id=held.event_id)  # the same event must keep its id
+            return event if self.key is None else self.key.seal(event)  # sealed last: the envelope is bound to the id
         located = {"Location": f"/events/{held.event_id}"}
         members = {"id": held.event_id, "idempotency_window_s": window_s}
         if held.outcome == "duplicate":
@@ -87,7 +97,7 @@ def first_of_each_key(arrivals: Mapping[int, Arrival]) -> tuple[list[int], list[
 def record_headers(event: Ingested, context: Context) -> Headers:
     return (
         (codec.HEADER_EVENT_ID, event.id.encode()),
-        *codec.STANDARD_HEADERS,
+        *codec.standard_headers(event.encoding),
         (codec.HEADER_REQUEST_ID, context.request_id.encode()),
         (codec.HEADER_TRACEPARENT, context.trace.traceparent.encode()),
     )

@@ -43,6 +43,8 @@ class BatchAdmission(Admission):
         try:
             with caller.within(too_slow_to_check):
                 await self._read(caller, items, read, arrivals, outcomes)
+                if caller.principal.encryption:
+                    await self._seal_under_keys(caller, arrivals.values())
                 first, later = first_of_each_key(arrivals)
                 await self._reserve_all([arrivals[place] for place in first])
                 await self._key_still_valid(caller)

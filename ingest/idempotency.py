@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any, Final, Literal, NamedTuple
 
@@ -72,8 +72,17 @@ class Reservations:
         arguments = self._lease_ms, self._window_ms + self._lease_ms, event_id, fingerprint, owner
         return self._tick.run_read(_first, self._reserve, (key,), arguments)
 
-    def confirm(self, key: str, event_id: EventId, fingerprint: str, appended_at_ms: int) -> Awaitable[object]:
-        return self._tick.run_read(None, self._confirm, (key,), (event_id, fingerprint, self._until_ms(appended_at_ms)))
+    def confirm(self, key: str, event_id: EventId, fingerprint: str, appended_at_ms: int, on_told: Callable[[bool], None]) -> None:
+        """Its event is in the log. Nobody waits for it; `on_told` is called once, with whether Redis was told.
+
+        What this process asks of the key afterwards is behind it on the same connection. Another one may find the key pending for a
+        moment, and asks again (`ingest.admission`).
+        """
+
+        def answered(answer: Any) -> None:
+            on_told(not isinstance(answer, RedisUnavailable))
+
+        self._tick.tell(self._confirm, (key,), (event_id, fingerprint, self._until_ms(appended_at_ms)), answered)
 
     async def reserve_all(self, wanted: Sequence[Wanted]) -> list[Reservation | None]:
         """As `reserve` for many keys of one organization, a hundred in a call. None where Redis gave no answer; never raises that."""

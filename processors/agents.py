@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import ConsumerRecord
 from faust.types import TP
@@ -37,6 +38,7 @@ from schemas.keys import table_key
 from schemas.records import Record
 from schemas.topics import EVENTS_ACCEPTED, EVENTS_DUPLICATES, EVENTS_REJECTED
 
+T = TypeVar("T")
 BatchHandler = Callable[[TP, Batch, Callable[[], bool]], Awaitable[bool]]
 
 
@@ -46,17 +48,51 @@ async def consume(app: Any, stream: Any, handle: BatchHandler) -> None:
     `current()` turns False when a rebalance or a seek has made the batch someone else's or will deliver it again: it must then be left.
     """
     async for event in stream.noack().events():
-        message, batch = event.message, event.value
-        current = partial(app.consumer.is_current, message.tp, batch)
+        await _take(app, stream, event, partial(handle, event.message.tp, event.value))
 
-        try:
-            done = current() and await handle(message.tp, batch, current)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - any failure here must end the process, whatever it is
-            die(f"{app.conf.id}: {message.tp.topic}[{message.tp.partition}] up to offset {message.offset}: {error!r}")
-        if done and current():
-            await stream.ack(event)
+
+async def consume_ahead(
+    app: Any, stream: Any, prepare: Callable[[TP, Batch], T], finish: Callable[[TP, T, Callable[[], bool]], Awaitable[bool]]
+) -> None:
+    """The same in two steps: one batch after the other goes to `finish`, and while it waits there the next one is prepared.
+
+    `prepare` is pure: what it made of a batch that is someone else's by then is left.
+    """
+    finishing: asyncio.Task[None] | None = None
+    try:
+        async for event in stream.noack().events():
+            with _fatal(app, event.message):
+                prepared = prepare(event.message.tp, event.value)
+            if finishing is not None:
+                await finishing
+            finishing = asyncio.create_task(_take(app, stream, event, partial(finish, event.message.tp, prepared)))
+        if finishing is not None:
+            await finishing
+    finally:
+        if finishing is not None and not finishing.done():
+            finishing.cancel()
+            await asyncio.wait((finishing,))
+
+
+async def _take(app: Any, stream: Any, event: Any, work: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:
+    """Do the work that one batch causes, and acknowledge it."""
+    message = event.message
+    current = partial(app.consumer.is_current, message.tp, event.value)
+    with _fatal(app, message):
+        done = current() and await work(current)
+    if done and current():
+        await stream.ack(event)
+
+
+@contextmanager
+def _fatal(app: Any, message: Any) -> Iterator[None]:
+    """Any failure in here ends the process, whatever it is."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001
+        die(f"{app.conf.id}: {message.tp.topic}[{message.tp.partition}] up to offset {message.offset}: {error!r}")
 
 
 def as_record(fetched: ConsumerRecord) -> Record:

@@ -94,7 +94,8 @@ def project_app(
     clock: Clock,
 ) -> Any:
     """Every fold's topic → Postgres (and events.rejected). What the folds are is the composition root's business."""
-    app, outputs = make_app(PROJECT_APP, settings, guard, generation)
+    processor = settings.processor.model_copy(update={"batch_size_max": settings.processor.fold_batch_size_max})
+    app, outputs = make_app(PROJECT_APP, settings.model_copy(update={"processor": processor}), guard, generation)
     project = Project(app, outputs, pool, load_offsets, fenced, clock)
     app.transport.start_offsets = project.start_offsets
     for fold in folds:

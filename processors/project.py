@@ -14,7 +14,7 @@ import psycopg
 import psycopg_pool
 from faust.types import TP
 
-from processors.agents import as_record, carried, consume, reject
+from processors.agents import as_record, carried, consume_ahead, reject
 from processors.outputs import Outputs
 from processors.transport import Batch, Consumer
 from runtime.clock import Clock
@@ -78,19 +78,21 @@ class Project:
         return {} if found is None else {TP(topic, number): offset for (topic, number), offset in found.items()}
 
     def agent(self, fold: Fold) -> Callable[[Any], Awaitable[None]]:
-        """The Faust agent of one fold."""
+        """The Faust agent of one fold. While one batch is written, the next is decoded."""
 
-        async def handle(tp: TP, batch: Batch, current: Callable[[], bool]) -> bool:
-            return await self._batch(fold, tp, batch, current)
+        def prepare(tp: TP, batch: Batch) -> tuple[list[Record], Any]:
+            records = [as_record(fetched) for fetched in batch]
+            return records, fold.decode(tp.partition, records)
+
+        async def finish(tp: TP, prepared: tuple[list[Record], Any], current: Callable[[], bool]) -> bool:
+            return await self._batch(fold, tp, *prepared, current)
 
         async def run(stream: Any) -> None:
-            await consume(self._app, stream, handle)
+            await consume_ahead(self._app, stream, prepare, finish)
 
         return run
 
-    async def _batch(self, fold: Fold, tp: TP, batch: Batch, current: Callable[[], bool]) -> bool:
-        records = [as_record(fetched) for fetched in batch]
-        decoded = fold.decode(tp.partition, records)
+    async def _batch(self, fold: Fold, tp: TP, records: list[Record], decoded: Any, current: Callable[[], bool]) -> bool:
         if decoded.parked:
             for record, error in decoded.parked:
                 reject(self._outputs, tp, record, error)

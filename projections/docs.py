@@ -36,25 +36,32 @@ _INBOX_EVENT: Final[Schema] = record(
     ack=nullable(record("AckTime", acked_at=TIME)),
     position=_POSITION,
     cloudevent={"type": ["object", "null"], "description": "The context attributes of what came as a CloudEvent."},
+    erased={"type": "boolean", "description": "Whether its data was erased: `payload`, `subject` and `cloudevent` are null then."},
     payload={"description": "The JSON that was sent, byte for byte."},
     data_base64={
-        "type": "string",
+        "type": ["string", "null"],
         "contentEncoding": "base64",
         "description": "Instead of `payload`: data of a `content_type` that is not JSON.",
     },
 )
+_MISSED: Final[Schema] = record("Truncated", first=_POSITION, last=_POSITION)
 _PAGE: Final[Schema] = record(
     "InboxPage",
     events=many(_INBOX_EVENT),
     next_cursor={"type": "string", "description": "Always there and safe to store: send it for what comes behind this page."},
     has_more={"type": "boolean", "description": "Whether there is more already."},
-    truncated={"type": ["object", "null"], "description": "The range that was missed, when retention has passed the cursor."},
+    truncated={
+        **nullable(_MISSED),
+        "description": "What retention took behind the cursor: from right after it to the last that is gone. Events in between that were "
+        "not taken are in this page and those behind it.",
+    },
     next_poll_ms={"type": "integer", "description": "Milliseconds to wait before asking again."},
 )
 _ITEM: Final[dict[str, Any]] = {
     "id": _EXAMPLE_ID, "type": "order.paid", "subject": "order/17", "occurred_at": "2026-11-24T02:31:23Z",
     "received_at": "2026-11-24T02:31:23.155Z", "content_type": "application/json", "status": "delivered", "ack": None,
-    "position": {"generation": 1, "partition": 2, "offset": 41}, "cloudevent": None, "payload": {"order": 17, "amount": 20.5},
+    "position": {"generation": 1, "partition": 2, "offset": 41}, "cloudevent": None, "erased": False,
+    "payload": {"order": 17, "amount": 20.5},
 }  # fmt: skip
 _CURSOR: Final = "AQAAAAEAAAACAAAAAAAAACkX0m2T9q8uJw4yPsBh"
 _REST: Final[dict[str, Any]] = {"next_cursor": _CURSOR, "has_more": False, "truncated": None, "next_poll_ms": 1000}
@@ -68,6 +75,12 @@ _OF_BYTES: Final[dict[str, Any]] = {
 PAGE: Final[Responses] = answered(
     200, "A page, in log order.", _PAGE,
     one_event={"events": [_ITEM], **_REST}, a_cloudevent_of_bytes={"events": [_OF_BYTES], **_REST}, nothing_new={"events": [], **_REST},
+    after_retention={
+        "events": [_ITEM], **_REST,
+        "truncated": {
+            "first": {"generation": 1, "partition": 2, "offset": 17}, "last": {"generation": 1, "partition": 2, "offset": 40},
+        },
+    },
 )  # fmt: skip
 
 _ACK_RESULT: Final[Schema] = record("AckResult", id=TEXT, status={"type": "string", "enum": ["acknowledged", "unknown"]})
@@ -124,7 +137,7 @@ _STATE: Final[Schema] = record(
     "EventState",
     optional=[
         "original_id", "type", "subject", "occurred_at", "received_at", "payload_bytes", "payload_sha256", "ingested", "accepted", "ack",
-        "deliveries", "held",
+        "erased", "deliveries", "held",
     ],
     id=_EVENT_ID,
     status={
@@ -137,8 +150,9 @@ _STATE: Final[Schema] = record(
     subject=nullable(TEXT),
     occurred_at=nullable(TEXT),
     received_at=TIME,
-    payload_bytes=INTEGER,
-    payload_sha256={"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    payload_bytes=nullable(INTEGER),
+    payload_sha256={"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"},
+    erased={"type": "boolean", "description": "Whether its data was erased; nothing of it can be read again."},
     ingested=_SENT,
     accepted=_POSITION,
     ack=nullable(record("Ack", acked_at=TIME, offset=INTEGER)),
@@ -155,7 +169,7 @@ EVENT: Final[Responses] = answered(
     accepted={
         "id": _EXAMPLE_ID, "status": "accepted", "type": "order.paid", "subject": "order/17", "occurred_at": "2026-11-24T02:31:23Z",
         "received_at": "2026-11-24T02:31:23.155Z", "payload_bytes": len(_PAYLOAD),
-        "payload_sha256": hashlib.sha256(_PAYLOAD).hexdigest(), "ingested": _INGESTED,
+        "payload_sha256": hashlib.sha256(_PAYLOAD).hexdigest(), "erased": False, "ingested": _INGESTED,
         "accepted": {"generation": 1, "partition": 2, "offset": 41}, "ack": {"acked_at": "2026-11-24T02:31:25.020Z", "offset": 12},
         "deliveries": [{"endpoint_id": _ENDPOINT_ID, "state": "delivered", "next_attempt": None, "attempts": [_ATTEMPT_SHOWN]}], "held": [],
     },

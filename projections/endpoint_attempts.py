@@ -6,7 +6,10 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from access import endpoints
 from access.changes import Owner as EndpointOwner
+from access.data_keys import DataKeys
+from access.envelopes import response_key
 from access.times import iso
+from projections import opening
 from projections.fold import Connection
 from projections.queries import Owner
 from runtime.sql import load
@@ -54,7 +57,15 @@ class EndpointAttempt(NamedTuple):
 
 
 async def page(
-    connection: Connection, owner: Owner, endpoint: str, outcome: Outcome | None, *, round_id: str | None, before: int, limit: int
+    connection: Connection,
+    keys: DataKeys,
+    owner: Owner,
+    endpoint: str,
+    outcome: Outcome | None,
+    *,
+    round_id: str | None,
+    before: int,
+    limit: int,
 ) -> dict[str, Any] | None:
     """A page as the answer's document; None if the endpoint is not and was not the owner's. `next` is the next page's `before`.
 
@@ -74,4 +85,20 @@ async def page(
     cursor = await connection.execute(load("projections", statement), values)
     rows = [EndpointAttempt._make(row) for row in await cursor.fetchall()]
     more = rows[limit - 1].journal_offset if len(rows) > limit else None
-    return {"attempts": [row.shown() for row in rows[:limit]], "next": more}
+    return {"attempts": [row.shown() for row in await _opened(connection, keys, owner, endpoint, rows[:limit])], "next": more}
+
+
+async def _opened(
+    connection: Connection, keys: DataKeys, owner: Owner, endpoint: str, rows: list[EndpointAttempt]
+) -> list[EndpointAttempt]:
+    """Answers to encrypted events in clear; those to erased ones are not there any more. One look-up of keys at most."""
+    named = {row.journal_offset: key_id for row in rows if (key_id := response_key(row.response)) is not None}
+    if not named:
+        return rows
+    found = await keys.by_ids(connection, owner.organization, named.values())
+    return [
+        row._replace(response=opening.answer(owner, endpoint, row, found.get(named[row.journal_offset])))
+        if row.journal_offset in named
+        else row
+        for row in rows
+    ]

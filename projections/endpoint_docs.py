@@ -25,7 +25,11 @@ _ATTEMPT: Final[Schema] = record(
     duration_ms=INTEGER,
     status={"type": ["integer", "null"], "description": "The HTTP status of the endpoint's answer."},
     error={"type": ["string", "null"], "description": "Why there was no answer that counts: a class, as `status` or `timeout`."},
-    response_base64={"type": ["string", "null"], "contentEncoding": "base64", "description": "The first bytes of the answer's body."},
+    response_base64={
+        "type": ["string", "null"],
+        "contentEncoding": "base64",
+        "description": "The first bytes of the answer's body; null once its event was erased.",
+    },
     next={"type": ["string", "null"], "enum": ["retry", "dead", None], "description": "What follows a failure."},
     next_at=nullable(TIME),
     dead_reason={"type": ["string", "null"], "description": "Why no other attempt is made."},

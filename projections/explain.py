@@ -9,6 +9,7 @@ import psycopg
 from confluent_kafka import KafkaException
 from psycopg import Connection, IsolationLevel
 
+from access.envelopes import key_id
 from projections import queries
 from projections.log_reader import LogError, Place
 from projections.log_search import LogSearch, Progress, Span
@@ -28,18 +29,29 @@ _NOT_ASKED: Final = "not asked"
 
 @dataclass
 class Explained:
-    """A trail and where it comes from. `folds`, `log`: None where they were read, else why not. `generation`: of the topics."""
+    """A trail and where it comes from. `folds`, `log`: None where they were read, else why not. `generation`: of the topics.
+
+    `erased`: whether an encrypted event's key is gone; None where Postgres could not tell, and for one in clear.
+    """
 
     trail: Trail
+    erased: bool | None = None
     folds: str | None = _NOT_ASKED
     log: str | None = None
     generation: int = FIRST_GENERATION
     spans: list[Span] = field(default_factory=list)
+    #: The lowest event id that retention left to the organization and mode, where the folds say so.
+    kept_from: EventId | None = None
 
     @property
     def found(self) -> bool:
         trail = self.trail
         return bool(trail.copies or trail.accepted or trail.lost or trail.rejected)
+
+    @property
+    def taken(self) -> bool:
+        """Whether retention took it out of the folds: what is told of it comes from the log."""
+        return self.kept_from is not None and self.trail.event_id < self.kept_from
 
     @property
     def whole(self) -> bool:
@@ -82,7 +94,31 @@ def explain(
         if search is not None:
             told.spans = search.spans
             search.close()
+    if told.folds is None and told.trail.organization is not None and told.trail.mode is not None:
+        try:
+            told.kept_from = _kept_from(settings, told.trail.organization, told.trail.mode)
+        except psycopg.Error as error:
+            told.folds = str(error).strip().splitlines()[0]
+    told.erased = _erased(settings, told.trail)
     return told
+
+
+def _erased(settings: Settings, trail: Trail) -> bool | None:
+    if trail.about is None or trail.about.data_key is None:
+        return None
+    try:
+        with connect(settings.postgres, application="explain") as connection:
+            values = {"organization": trail.organization, "ids": [trail.about.data_key]}
+            return connection.execute(load("access", "data_keys_by_id"), values).fetchone() is None
+    except psycopg.Error:
+        return None
+
+
+def _kept_from(settings: Settings, organization: str, mode: str) -> EventId | None:
+    """Asked last: whose an event is that the folds do not know any more, the log says. Raises `psycopg.Error`."""
+    with connect(settings.postgres, search_path=FOLDS_SCHEMA, application="explain") as connection:
+        row = connection.execute(load("projections", "kept_from"), {"organization": organization, "mode": mode}).fetchone()
+    return None if row is None else EventId(row[0])
 
 
 def _read_log(search: LogSearch, trail: Trail, floors: dict[Place, int], within_ms: int) -> None:
@@ -135,7 +171,14 @@ def _read_inbox(connection: Connection[Any], trail: Trail, values: dict[str, Any
         first = First(generation=event.generation, partition=event.partition, offset=event.position, ingested_offset=event.ingested_offset)
     trail.accept(Accepted(At(EVENTS_ACCEPTED, event.partition, event.position), event.ingested_offset, first))
     trail.about = About(
-        event.type, event.subject, event.occurred_at, event.received_at_ms, event.payload_bytes, event.payload_sha256, dedup_key=None
+        event.type,
+        event.subject,
+        event.occurred_at,
+        event.received_at_ms,
+        event.payload_bytes,
+        event.payload_sha256,
+        None,
+        None if event.envelope is None else key_id(bytes(event.envelope)),
     )
     ack = connection.execute(load("projections", "explain_ack"), values).fetchone()
     if ack is not None:

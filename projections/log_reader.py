@@ -5,10 +5,11 @@ It reads exactly what it is asked for, in order within a partition, and stops lo
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar, cast
 
@@ -81,6 +82,7 @@ class LogReader:
         self._coming: dict[Place, int] = {}
         self._held: dict[Place, deque[Record]] = {}
         self._paused: set[Place] = set()
+        self._abandoned = False
         self._consumer = Consumer(
             {
                 **client_config(kafka, "rebuild"),
@@ -120,6 +122,24 @@ class LogReader:
                     del left[place]
             yield [Chunk(place, records) for place, records in batch.items()]
 
+    async def read_ahead(self, ranges: Mapping[Place, Range]) -> AsyncGenerator[list[Chunk], None]:
+        """As `read`, in a thread and one batch ahead: while the caller waits for its database, the next batch comes.
+
+        Close it (`contextlib.aclosing`): the thread must be done before the reader is used again. Raises as `read`.
+        """
+        batches = self.read(ranges)
+        coming = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
+        try:
+            while (batch := await asyncio.shield(coming)) is not None:
+                coming = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
+                yield batch
+        finally:
+            self._abandoned = True
+            await asyncio.wait((coming,))
+            self._abandoned = False
+            if not coming.cancelled():
+                coming.exception()  # looked at, or asyncio complains of one that nobody came for
+
     def _begin(self, begin: dict[Place, int]) -> None:
         self._next, self._coming, self._held, self._paused = dict(begin), dict(begin), {place: deque() for place in begin}, set()
         assigned = [TopicPartition(topic, number, offset) for (topic, number), offset in begin.items()]
@@ -140,7 +160,7 @@ class LogReader:
         """Up to a batch of records from the broker. Raises `LogError` when none comes for too long."""
         count = size = 0
         deadline_s = time.monotonic() + self._stall_timeout_s
-        while count < self._batch_records_max and size < _BATCH_BYTES_MAX:
+        while count < self._batch_records_max and size < _BATCH_BYTES_MAX and not self._abandoned:
             messages = self._consumer.consume(min(_TAKE_MAX, self._batch_records_max - count), 0.01 if count else _POLL_S)
             if not messages and count:
                 return

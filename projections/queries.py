@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from projections.cursors import Position
 from projections.fold import Connection
 from runtime.sql import load
-from schemas.events import Mode
+from schemas.events import Encoding, Mode
 from schemas.ids import EventId, OrganizationId
 from schemas.topics import EVENTS_ACCEPTED
 
@@ -39,19 +39,21 @@ class Item(NamedTuple):
     payload: bytes
     base64: bool
     cloudevent: str | None
+    encoding: Encoding
     acked_at_ms: int | None
     delivery: str
 
 
 class Page(NamedTuple):
-    """Events in order, and whether there are more behind them."""
+    """Events in order, whether there are more behind them, and the last position that retention took (None: it took none)."""
 
     items: list[Item]
     more: bool
+    removed: Position | None = None
 
 
 class Event(NamedTuple):
-    """One accepted event, without its payload."""
+    """One accepted event, without its payload but for an encrypted one's envelope, of which size and digest are then."""
 
     generation: int
     partition: int
@@ -66,6 +68,8 @@ class Event(NamedTuple):
     payload_bytes: int
     acked_at_ms: int | None
     ack_offset: int | None
+    encoding: Encoding
+    envelope: bytes | None
 
 
 class Attempt(NamedTuple):
@@ -125,7 +129,9 @@ async def page(
     }
     cursor = await connection.execute(statement, values, binary=True)
     rows = await cursor.fetchall()
-    return Page([Item._make(row[:-1]) for row in rows], bool(rows) and rows[0][-1] > len(rows))
+    removed, rows = rows[0][-3:], [row for row in rows if row[0] is not None]
+    items = [Item._make(row[:-4]) for row in rows]
+    return Page(items, bool(rows) and rows[0][-4] > len(rows), None if removed[0] is None else Position._make(removed))
 
 
 async def newest(connection: Connection, owner: Owner) -> tuple[int, int] | None:
@@ -173,6 +179,12 @@ async def ingested_high(connection: Connection, partition: int) -> int:
     cursor = await connection.execute(load("projections", "ingested_high"), (EVENTS_ACCEPTED, partition))
     row = await cursor.fetchone()
     return -1 if row is None else int(row[0])
+
+
+async def kept_from(connection: Connection, owner: Owner) -> EventId | None:
+    """The lowest event id that retention leaves to `owner`; None where it has taken nothing."""
+    row = await (await connection.execute(load("projections", "kept_from"), owner._asdict())).fetchone()
+    return None if row is None else EventId(row[0])
 
 
 async def _one(connection: Connection, name: str, owner: Owner, event_id: EventId) -> tuple[Any, ...] | None:

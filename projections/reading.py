@@ -13,9 +13,10 @@ from confluent_kafka import KafkaException
 from msgspec import Raw
 
 from access.changes import Owner as EndpointOwner
+from access.data_keys import DataKeys
 from access.endpoints import NOT_THERE, is_or_was_of
 from access.times import iso, rfc3339
-from projections import acks, cursors, endpoint_attempts, queries
+from projections import acks, cursors, endpoint_attempts, opening, queries
 from projections.cursors import Position
 from projections.endpoint_attempts import Outcome
 from projections.fold import Connection
@@ -28,7 +29,7 @@ from runtime.postgres import Pool
 from runtime.telemetry import event_line, log
 from schemas import codec
 from schemas.events import SCHEMA_VERSION, Ack
-from schemas.ids import EventId, parse_event_id
+from schemas.ids import EventId, event_time_ms, parse_event_id
 from schemas.keys import partition_of, record_key
 from schemas.problems import NOT_APPENDED, NOT_FOUND, UNAVAILABLE, UNKNOWN_OUTCOME, ProblemError
 from schemas.topics import FIRST_GENERATION, INBOX_ACKS
@@ -44,11 +45,14 @@ _PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 class Reading:
     """The read side. One per process."""
 
-    def __init__(self, pool: Pool, bus: Callable[[], Bus], look: PendingLook, clock: Clock, *, cursor_key: bytes, partitions: int) -> None:
+    def __init__(
+        self, pool: Pool, bus: Callable[[], Bus], look: PendingLook, clock: Clock, keys: DataKeys, *, cursor_key: bytes, partitions: int
+    ) -> None:
         self._pool = pool
         self._bus = bus
         self._look = look
         self._clock = clock
+        self._keys = keys
         self._cursor_key = cursor_key
         self._partitions = partitions
         self._waiters = asyncio.Semaphore(_WAITERS_MAX)
@@ -64,17 +68,21 @@ class Reading:
             while True:
                 async with self._connection() as connection:
                     found = await queries.page(connection, owner, status, event_type, after, limit=limit, bytes_max=_PAGE_BYTES_MAX)
-                if found.items or self._clock.monotonic_s() >= deadline_s:
+                    shown = await opening.page(connection, self._keys, owner, found.items)
+                truncated = None if cursor in (None, "now") else _missed(after, found.removed)
+                if found.items or truncated or self._clock.monotonic_s() >= deadline_s:
                     break
                 await asyncio.sleep(_LOOK_PAUSE_S)
         if found.items:
             last = found.items[-1]
             after = Position(last.generation, last.partition, last.position)
+        elif found.removed is not None and _is_behind(found.removed, after):
+            after = found.removed  # nothing is left up to there: a gap is told of once
         return {
-            "events": [_item(item) for item in found.items],
+            "events": [_item(item, erased) for item, erased in shown],
             "next_cursor": cursors.encode(after, self._cursor_key, *bound),
             "has_more": found.more,
-            "truncated": None,
+            "truncated": truncated,
             "next_poll_ms": 0 if found.more else _NEXT_POLL_MS,
         }
 
@@ -109,17 +117,19 @@ class Reading:
         # A duplicate below what the inbox has taken may have been folded meanwhile: the two folds go at their own pace.
         async with self._connection() as connection:
             folded = await self._folded(connection, owner, event_id)
+            kept_from = await queries.kept_from(connection, owner) if folded is None else None
         if folded is None:
-            raise _unknown_event()
+            raise _unknown_event(event_id, kept_from)
         return folded
 
-    @staticmethod
-    async def _folded(connection: Connection, owner: Owner, event_id: EventId) -> dict[str, Any] | None:
+    async def _folded(self, connection: Connection, owner: Owner, event_id: EventId) -> dict[str, Any] | None:
         """What the folds know of an event."""
         found = await queries.find_event(connection, owner, event_id)
         if found is not None:
             attempts = await queries.find_attempts(connection, owner, event_id)
-            return _accepted(event_id, found, attempts, await queries.find_held(connection, owner, event_id))
+            held = await queries.find_held(connection, owner, event_id)
+            found, erased = await opening.event(connection, self._keys, owner, event_id, found)
+            return _accepted(event_id, found, attempts, held, erased=erased)
         lost = await queries.find_duplicate(connection, owner, event_id)
         if lost is None:
             return None
@@ -173,7 +183,9 @@ class Reading:
     ) -> dict[str, Any]:
         """A page of the attempts at an endpoint as the answer's document. Raises the problems `not-found` and `unavailable`."""
         async with self._connection() as connection:
-            page = await endpoint_attempts.page(connection, owner, endpoint, outcome, round_id=round_id, before=before, limit=limit)
+            page = await endpoint_attempts.page(
+                connection, self._keys, owner, endpoint, outcome, round_id=round_id, before=before, limit=limit
+            )
         if page is None:
             raise _unknown_endpoint()
         return page
@@ -200,7 +212,27 @@ def _unavailable(error: Exception) -> ProblemError:
     return ProblemError(UNAVAILABLE, "What was asked for cannot be read right now. Try again in a moment.", headers={"Retry-After": "2"})
 
 
-def _unknown_event() -> ProblemError:
+def _missed(after: Position, removed: Position | None) -> dict[str, Any] | None:
+    """What retention took behind a cursor: positions from the first after it to the last that is gone, which may be of a later generation.
+    Some in between may be there yet."""
+    if removed is None or not _is_behind(removed, after):
+        return None
+    return {"first": after._replace(offset=after.offset + 1)._asdict(), "last": removed._asdict()}
+
+
+def _is_behind(position: Position, after: Position) -> bool:
+    """In the order of an organization's rows, whatever partitions they were in."""
+    return (position.generation, position.offset) > (after.generation, after.offset)
+
+
+def _unknown_event(event_id: EventId | None = None, kept_from: EventId | None = None) -> ProblemError:
+    if event_id is not None and kept_from is not None and event_id < kept_from:
+        since = rfc3339(event_time_ms(kept_from))
+        return ProblemError(
+            NOT_FOUND, f"Events received before {since} are no longer kept for this organization and mode: "
+            "if this was one, retention took it.",
+            members={"kept_from": since},
+        )  # fmt: skip
     return ProblemError(NOT_FOUND, "There is no such event. Check the id, and that the key is of the right organization and mode.")
 
 
@@ -208,7 +240,7 @@ def _unknown_endpoint() -> ProblemError:
     return ProblemError(NOT_FOUND, f"{NOT_THERE.capitalize()}.")
 
 
-def _item(item: queries.Item) -> dict[str, Any]:
+def _item(item: queries.Item, erased: bool) -> dict[str, Any]:
     return {
         "id": item.event_id,
         "type": item.type,
@@ -220,6 +252,7 @@ def _item(item: queries.Item) -> dict[str, Any]:
         "ack": None if item.acked_at_ms is None else {"acked_at": rfc3339(item.acked_at_ms)},
         "position": {"generation": item.generation, "partition": item.partition, "offset": item.position},
         "cloudevent": None if item.cloudevent is None else Raw(item.cloudevent.encode()),
+        "erased": erased,
         "data_base64" if item.base64 else "payload": Raw(item.payload),
     }
 
@@ -236,7 +269,7 @@ def _state(rows: list[queries.Attempt]) -> dict[str, Any]:
     return {"state": "dead", "next_attempt": None}
 
 
-def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt], held: list[str]) -> dict[str, Any]:
+def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attempt], held: list[str], *, erased: bool) -> dict[str, Any]:
     deliveries: dict[str, list[dict[str, Any]]] = {}
     by_endpoint: dict[str, list[queries.Attempt]] = {}
     for row in rows:
@@ -258,8 +291,9 @@ def _accepted(event_id: EventId, found: queries.Event, rows: list[queries.Attemp
         "subject": found.subject,
         "occurred_at": found.occurred_at,
         "received_at": rfc3339(found.received_at_ms),
-        "payload_bytes": found.payload_bytes,
-        "payload_sha256": found.payload_sha256,
+        "payload_bytes": None if erased else found.payload_bytes,
+        "payload_sha256": None if erased else found.payload_sha256,
+        "erased": erased,
         "ingested": {"partition": found.partition, "offset": found.ingested_offset, "appended_at": rfc3339(found.appended_at_ms)},
         "accepted": {"generation": found.generation, "partition": found.partition, "offset": found.position},
         "ack": None if found.acked_at_ms is None else {"acked_at": rfc3339(found.acked_at_ms), "offset": found.ack_offset},

@@ -8,7 +8,7 @@ folded to exactly there and never past the live folds.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -110,8 +110,9 @@ class Rebuild:
             ranges = await self._ranges(shadow, await self._live(shadow))
             self._check(ranges)
             # One topic after the other: long runs of rows for the same tables.
-            for topic in dict.fromkeys(place[0] for place in ranges):
-                await self._read(shadow, reader, {place: part for place, part in ranges.items() if place[0] == topic}, f"load {topic}")
+            for fold in shadow.folds:
+                of_topic = {place: part for place, part in ranges.items() if place[0] == fold.topic}
+                await self._read(shadow, reader, of_topic, f"load {fold.topic}")
             await shadow.finish()
         self._check(await self._ranges(shadow, await self._live(shadow)))
         await self._follow(shadow, reader)
@@ -153,10 +154,11 @@ class Rebuild:
     async def _read(self, shadow: Shadow, reader: LogReader, ranges: Mapping[Place, Range], stage: str) -> None:
         total, done, began_s = _size(ranges), 0, self._clock.monotonic_s()
         put = shadow.fold if shadow.loaded else shadow.load
-        for batch in reader.read(ranges):
-            await put(batch)
-            done += sum(len(chunk.records) for chunk in batch)
-            self._progress(Progress(stage, done, total, self._clock.monotonic_s() - began_s))
+        async with aclosing(reader.read_ahead(ranges)) as batches:
+            async for batch in batches:
+                await put(batch)
+                done += sum(len(chunk.records) for chunk in batch)
+                self._progress(Progress(stage, done, total, self._clock.monotonic_s() - began_s))
         self.report.records += done
 
     # -- comparing

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
@@ -76,7 +76,11 @@ class Redeliveries:
                 row = await (await connection.execute(load("projections", "event_in_inbox"), values)).fetchone()
             if row is not None:
                 return kept.ingested(event_id, owner.organization, owner.mode, kept.Row._make(row))
-        raise ProblemError(NOT_FOUND, "There is no such event in the inbox. Check the id; one that came just now is there in a moment.")
+        raise ProblemError(
+            NOT_FOUND,
+            "There is no such event in the inbox. Check the id; one that came just now is there in a moment, "
+            "one that is older than your organization keeps is gone.",
+        )
 
     async def missed(
         self,
@@ -87,11 +91,13 @@ class Redeliveries:
         until_ms: int = TIME_MAX_MS,
         held: bool = True,
         event_id: EventId | None = None,
+        left_out: Sequence[tuple[EventId, RoundId]] = (),
     ) -> Missed:
         """What a recovery would deliver now. Raises the problem `unavailable`."""
         begin, end = kept.range_of(since_ms, until_ms, event_id)
         values = {
             **owner._asdict(), "endpoint_id": endpoint, "since": begin, "until": end, "held": held, "limit": COUNTED_MAX,
+            "left_events": [event for event, _ in left_out], "left_rounds": [round_id for _, round_id in left_out],
         }  # fmt: skip
         async with self._connection() as connection:
             row = await (await connection.execute(load("projections", "count_missed"), values)).fetchone()
@@ -150,7 +156,7 @@ def redelivery(round_id: RoundId, cause: Cause, endpoint: EndpointId, event: Ing
 
 
 def recovery(round_id: RoundId, cause: Cause, owner: Owner, endpoint: EndpointId, *, since_ms: int, until_ms: int, **more: Any) -> Recovery:
-    """`more`: `held`, `event_id` of `schemas.deliveries.Recovery`."""
+    """`more`: `held`, `event_id`, `left_out` of `schemas.deliveries.Recovery`."""
     return Recovery(
         v=SCHEMA_VERSION, round=round_id, cause=cause, organization=owner.organization, mode=owner.mode, endpoint_id=endpoint,
         since_ms=since_ms, until_ms=until_ms, **more,

@@ -101,7 +101,8 @@ def router(redeliveries: Redeliveries, pool: ThreadPool, authenticate: Authentic
         operation_id="retry_delivery",
         summary="Deliver one event of the inbox to an endpoint again",
         description="Also one that was delivered, or that the endpoint was never sent. A round of its own, with the endpoint's whole "
-        "schedule; the same `webhook-id` and body, marked `X-Triggers-Delivery: retry`. Asking twice delivers twice.",
+        "schedule; the same `webhook-id` and body, marked `X-Triggers-Delivery: retry`. Asking twice delivers twice. "
+        "**Out of order at an endpoint with `fifo`**: it comes at once, between events that are later than it.",
         status_code=202,
         responses={**redelivery_docs.RETRIED, **problem_responses(*_NOT_POSSIBLE, *_BODY, *_LOG, *KEY_PROBLEMS)},
         openapi_extra={**KEY_SECURITY, **redelivery_docs.RETRY_REQUEST},
@@ -122,7 +123,8 @@ def router(redeliveries: Redeliveries, pool: ThreadPool, authenticate: Authentic
         summary="Deliver all that an endpoint missed in a time",
         description="Of the events received in it: those that ended as dead letters, and those that were held while the endpoint was "
         "disabled, but none that it took since and none that is still on its way. Marked `X-Triggers-Delivery: recover`, with the same "
-        "`webhook-id` and body; a few at a time, behind what is new. Asking twice delivers nothing twice.",
+        "`webhook-id` and body; a few at a time, behind what is new. Asking twice delivers nothing twice. **Out of order at an endpoint "
+        "with `fifo`**: several at once, between events that are later than they.",
         status_code=202,
         responses={**redelivery_docs.RECOVERED, **problem_responses(*_NOT_POSSIBLE, *_BODY, *_LOG, *KEY_PROBLEMS)},
         openapi_extra={**KEY_SECURITY, **redelivery_docs.RECOVER_REQUEST},

@@ -16,6 +16,8 @@ from typing import Final, NamedTuple
 import psycopg
 from psycopg import AsyncConnection, sql
 
+from projections import retention
+from projections.copying import copy_rows
 from projections.fold import Connection, Fold, Rows, Table
 from projections.folds import TARGETS, tables_of
 from projections.log_reader import Chunk, Place, no_cycles
@@ -140,14 +142,14 @@ class Shadow:
         loaded: dict[str, Rows] = {}
         async with self.connection.transaction():
             await self.connection.execute(load("projections", "no_fsync_wait"))
-            standing = await self.standings()
+            standing, marks = await self.standings(), await retention.marks(self.connection)
             for chunk in chunks:
                 fold, partition = by_topic[chunk.place[0]], chunk.place[1]
                 if fold.rows is None:
                     await self._write(fold, chunk)
                     continue
                 found, high = fold.rows(partition, fold.decode(partition, chunk.records), standing[chunk.place].ingested_high)
-                for rows in found:
+                for rows in await retention.leave_out(self.connection, found, marks):
                     loaded.setdefault(rows.table, Rows(rows.table, rows.columns, [])).rows.extend(rows.rows)
                 await self._move(chunk, high)
             for rows in loaded.values():
@@ -164,10 +166,8 @@ class Shadow:
     async def _copy(self, rows: Rows) -> None:
         names = sql.SQL(", ").join(map(sql.Identifier, rows.columns))
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(SHADOW_SCHEMA, rows.table), names)
-        async with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types([self._types[rows.table, column] for column in rows.columns])
-            for row in rows.rows:
-                await copy.write_row(row)
+        types = [self._types[rows.table, column] for column in rows.columns]
+        await copy_rows(self.connection, statement, types, rows.rows)
 
     async def finish(self) -> None:
         """Make whole what was loaded: one transaction, after which `fold` goes on."""
@@ -200,7 +200,7 @@ class Shadow:
     async def _keep_first(self, table: Table) -> None:
         await self.connection.execute(
             compose(
-                "projections", "keep_first", table=sql.Identifier(SHADOW_SCHEMA, table.name),
+                "projections", table.keep, table=sql.Identifier(SHADOW_SCHEMA, table.name),
                 order=sql.SQL(", ").join(map(sql.Identifier, table.order or (table.position,))),
                 once=sql.SQL(", ").join(map(sql.Identifier, table.once)),
             )

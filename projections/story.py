@@ -8,6 +8,7 @@ from access.times import iso
 from projections.explain import Explained
 from projections.trail import Accepted, At, Trail
 from schemas.deliveries import Attempted, Dead, Retry
+from schemas.ids import event_time_ms
 from schemas.topics import EVENTS_INGESTED
 
 
@@ -24,6 +25,7 @@ def document(told: Explained) -> dict[str, Any]:
         "event": None if trail.about is None else {
             **{name: value for name, value in trail.about._asdict().items() if name != "received_at_ms"},
             "received_at": iso(trail.about.received_at_ms),
+            "erased": told.erased,
         },
         "ingested": [{**_at(at), "appended_at": iso(ms), "verdict": _verdict(trail, at)} for at, ms in sorted(trail.copies.items())],
         "accepted": None if trail.accepted is None else _at(trail.accepted.at),
@@ -38,6 +40,7 @@ def document(told: Explained) -> dict[str, Any]:
         "plan": None if trail.plan is None else {
             **_at(trail.plan.at), "endpoint_ids": list(trail.plan.endpoint_ids), "held": list(trail.plan.held),
         },
+        "retention": None if not told.taken or told.kept_from is None else {"kept_from": iso(event_time_ms(told.kept_from))},
         "deliveries": [_delivery(trail, endpoint) for endpoint in trail.endpoints()],
         "source": {
             "folds": told.folds or "read",

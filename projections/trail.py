@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from access.envelopes import key_id
 from schemas import codec
 from schemas.codec import (
     HEADER_EVENT_ID,
@@ -22,8 +23,8 @@ from schemas.codec import (
     CodecError,
 )
 from schemas.deliveries import FIRST_ROUND, Attempted, DeadLetter, Planned, Requested, RetryTask
-from schemas.events import First, Ingested
-from schemas.ids import EventId
+from schemas.events import PLAIN, First, Ingested
+from schemas.ids import DataKeyId, EventId
 from schemas.records import Record
 from schemas.topics import (
     DELIVERIES_ATTEMPTS,
@@ -49,7 +50,10 @@ class At(NamedTuple):
 
 
 class About(NamedTuple):
-    """What the event is. `dedup_key` is None without one, and where only the folds were asked."""
+    """What the event is. `dedup_key` is None without one, and where only the folds were asked.
+
+    `data_key`: of an encrypted event, whose size and digest are the envelope's and whose subject is inside.
+    """
 
     type: str
     subject: str | None
@@ -58,6 +62,7 @@ class About(NamedTuple):
     payload_bytes: int
     payload_sha256: str
     dedup_key: str | None
+    data_key: DataKeyId | None = None
 
 
 class Accepted(NamedTuple):
@@ -293,4 +298,5 @@ def _about(event: Ingested) -> About:
         len(payload),
         hashlib.sha256(payload).hexdigest(),
         event.dedup_key,
+        None if event.encoding == PLAIN else key_id(payload),
     )

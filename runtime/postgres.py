@@ -45,10 +45,11 @@ def connection_arguments(settings: PostgresSettings, *, search_path: str, applic
     }
 
 
-def pool(settings: PostgresSettings, *, search_path: str, application: str, size_max: int | None = None) -> Pool:
+def pool(settings: PostgresSettings, *, search_path: str, application: str, size_max: int | None = None, checked: bool = True) -> Pool:
     """A pool that is not open yet: `await pool.open()`, `await pool.close()`. Connections autocommit: a transaction is explicit.
 
-    Taking a connection waits at most `connect_timeout_s`, then raises `psycopg_pool.PoolTimeout`.
+    Taking a connection waits at most `connect_timeout_s`, then raises `psycopg_pool.PoolTimeout`. `checked`: it is asked first whether it
+    is alive, a round trip each time; without, whoever takes it tries again when it was not.
     """
     arguments = connection_arguments(settings, search_path=search_path, application=application)
     return AsyncConnectionPool(
@@ -58,7 +59,7 @@ def pool(settings: PostgresSettings, *, search_path: str, application: str, size
         max_size=size_max or settings.pool_size_max,
         timeout=settings.connect_timeout_s,
         reconnect_timeout=settings.connect_timeout_s,
-        check=AsyncConnectionPool.check_connection,
+        check=AsyncConnectionPool.check_connection if checked else None,
         open=False,
         name=application,
     )

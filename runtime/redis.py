@@ -169,6 +169,10 @@ class RedisTick:
         """Queue a script whose arguments are not all known yet. `on_answer` is called once, never before this returns."""
         self._queue(_Asked(script, keys, (), arguments, on_answer))
 
+    def tell(self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes | int], on_answer: OnAnswer) -> None:
+        """Queue a script that nobody waits for. `on_answer` is called once, never before this returns."""
+        self._queue(_Asked(script, keys, tuple(arguments), None, on_answer))
+
     def touch(self) -> asyncio.Future[Any]:
         """Nothing but a round trip that begins now or later, for the watched key. Fails with `RedisUnavailable`."""
         return self.execute("PING")

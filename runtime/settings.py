@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
+Days = Annotated[int, Field(ge=0, le=36_500)]
 
 
 class _Section(BaseModel):
@@ -136,6 +137,8 @@ class ProcessorSettings(_Section):
     slot: str = "0"
     #: Records of one partition handed to an agent as one event.
     batch_size_max: Positive = 500
+    #: The same for a fold: rows of one transaction. Under little load a batch is what has come, whatever this allows.
+    fold_batch_size_max: Positive = 2_000
     #: Records produced and not yet confirmed above which no more input is delivered.
     unconfirmed_max: Positive = 20_000
     #: A produce without progress for this long ends the process.
@@ -160,9 +163,10 @@ class DeliverySettings(_Section):
     response_bytes_kept: Positive = 4_096
     #: Part of a pause added to it at random, so that what failed together does not come back together. Nothing is ever taken off.
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
-    #: Records of one topic and partition under way, and the bytes of their values.
-    in_flight_per_partition_max: Positive = 1_000
-    bytes_in_flight_per_partition_max: Positive = 33_554_432
+    #: Records of one topic and partition under way, and the bytes of their values. No fewer than there are places for attempts, quick and
+    #: slow: one partition alone can fill them. Each costs about 10 KB while it waits.
+    in_flight_per_partition_max: Positive = 400
+    bytes_in_flight_per_partition_max: Positive = 8_388_608
 
     # What one endpoint may cost the others (docs/delivery.md).
     #: Attempts at once of a worker. Those that take longer than `slow_after_s` give their place back and are counted apart, up to
@@ -244,6 +248,19 @@ class ReplaySettings(_Section):
     count_timeout_s: Seconds = 30.0
 
 
+class RetentionSettings(_Section):
+    """Days that events stay readable, by the organization's plan, where the organization has no number of its own. 0: for ever."""
+
+    free_days: Days = 0
+    starter_days: Days = 0
+    pro_days: Days = 0
+    enterprise_days: Days = 0
+    #: Events that one record takes: acknowledgements of a partition wait while its rows are deleted.
+    step_events_max: Positive = 2_000
+    #: How long the command waits for the fold of one such record.
+    step_timeout_s: Seconds = 60.0
+
+
 class OperatingSettings(_Section):
     """Of the tools that look at a system: explain, doctor, dead and rejected."""
 
@@ -291,6 +308,7 @@ class Settings(BaseSettings):
     delivery: DeliverySettings = DeliverySettings()
     rebuild: RebuildSettings = RebuildSettings()
     replay: ReplaySettings = ReplaySettings()
+    retention: RetentionSettings = RetentionSettings()
     operating: OperatingSettings = OperatingSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

@@ -11,7 +11,7 @@ from typing import Final, Generic, Literal, TypeVar
 import msgspec
 
 from schemas.deliveries import DeadLetter, FifoPosition, JournalRecord, RequestRecord, RetryTask
-from schemas.events import SCHEMA_VERSION, Accepted, Ack, Attribute, Duplicate, Ingested
+from schemas.events import ENCRYPTED, PLAIN, SCHEMA_VERSION, Accepted, Ack, Attribute, Duplicate, Encoding, Ingested
 from schemas.lifecycle import LifecycleRecord
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ STANDARD_HEADERS: Final[tuple[tuple[str, bytes], ...]] = (
     (HEADER_SCHEMA_VERSION, str(SCHEMA_VERSION).encode()),
     (HEADER_CONTENT_ENCODING, b"plain"),
 )
+_ENCRYPTED_HEADERS: Final = ((HEADER_SCHEMA_VERSION, str(SCHEMA_VERSION).encode()), (HEADER_CONTENT_ENCODING, ENCRYPTED.encode()))
 
 
 class CodecError(ValueError):
@@ -115,7 +116,7 @@ retry_task: Final[Codec[RetryTask]] = Codec(RetryTask)
 dead_letter: Final[Codec[DeadLetter]] = Codec(DeadLetter)
 fifo_position: Final[Codec[FifoPosition]] = Codec(FifoPosition)
 request: Final[Codec[RequestRecord]] = Codec(*RequestRecord.__args__)
-lifecycle: Final[Codec[LifecycleRecord]] = Codec(LifecycleRecord)
+lifecycle: Final[Codec[LifecycleRecord]] = Codec(*LifecycleRecord.__args__)
 
 
 def encode(record: msgspec.Struct) -> bytes:
@@ -126,6 +127,11 @@ def encode(record: msgspec.Struct) -> bytes:
 def encode_attributes(attributes: Mapping[str, Attribute]) -> str:
     """A CloudEvent's context attributes as a JSON object, in the order they came."""
     return _encoder.encode(attributes).decode()
+
+
+def standard_headers(encoding: Encoding) -> tuple[tuple[str, bytes], ...]:
+    """`STANDARD_HEADERS` of a record whose payload is kept so."""
+    return STANDARD_HEADERS if encoding == PLAIN else _ENCRYPTED_HEADERS
 
 
 def encode_accepted(ingested_value: bytes, offset: int, appended_at_ms: int) -> bytes:

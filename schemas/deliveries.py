@@ -20,8 +20,11 @@ EndpointIdField = Annotated[EndpointId, Meta(pattern=ENDPOINT_ID_PATTERN, max_le
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000)]
 #: Of what only ever grows: far above anything that comes about within a topic's retention.
 COUNT_MAX: Final = 1_000_000_000
+#: Dead letters that one recovery leaves out: they travel in its record.
+LEFT_OUT_MAX: Final = 5_000
 #: `gone`: it answered 410. `endpoint_missing`, `endpoint_disabled`: it was deleted, or disabled, when the attempt was due.
-DeadReason = Literal["exhausted", "gone", "endpoint_missing", "endpoint_disabled"]
+#: `erased`: the event can be read by nobody any more; there is no dead letter then.
+DeadReason = Literal["exhausted", "gone", "endpoint_missing", "endpoint_disabled", "erased"]
 #: The round that an event's plan begins.
 FIRST_ROUND: Final = RoundId("")
 RoundField = Annotated[RoundId, Meta(pattern=ROUND_ID_PATTERN, max_length=64)]
@@ -77,8 +80,9 @@ class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field
     """One POST to one endpoint and what follows from it. `status` is None when no answer came; then `error` names the class.
 
     `error`: `timeout`, `connect`, `dns`, `tls`, `reset`, `protocol`, `status` (an answer outside 2xx), `egress`, `local` (perhaps our own
-    outage), `endpoint_missing`, `endpoint_disabled`, `cancelled` (a retry of a replay that was cancelled: nothing was posted). `response`
-    is the first bytes of the answer's body, base64. `next` is None after success, after a test and when `cancelled`. `cause` is None in
+    outage), `endpoint_missing`, `endpoint_disabled`, `cancelled` (a retry of a replay that was cancelled: nothing was posted),
+    `erased` (nothing was posted). `response` is the first bytes of the answer's body, base64; of an encrypted event they are sealed
+    (`access.envelopes.seal_response`). `next` is None after success, after a test and when `cancelled`. `cause` is None in
     the first round.
     """
 
@@ -190,7 +194,8 @@ class Redelivery(Struct, frozen=True, kw_only=True, tag_field="kind", tag="redel
 
 class Recovery(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="recovery"):
     """Asked for: a round of every delivery to an endpoint that never succeeded and is not under way, of events received from `since_ms`
-    until before `until_ms`: those that ended as dead letters and, with `held`, those it missed while it was disabled.
+    until before `until_ms`: those that ended as dead letters and, with `held`, those it missed while it was disabled. `left_out`: events
+    and rounds whose dead letters do not count.
 
     It is worked off for some seconds, then the rest is asked for in a record of its own. `page` counts these; all up to `after` are done.
     """
@@ -205,6 +210,7 @@ class Recovery(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     until_ms: Milliseconds
     held: bool = True
     event_id: EventIdField | None = None
+    left_out: Annotated[list[tuple[EventIdField, AnyRoundField]], Meta(max_length=LEFT_OUT_MAX)] = []
     page: Annotated[int, Meta(ge=0, le=COUNT_MAX)] = 0
     after: EventIdField | None = None
 

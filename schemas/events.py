@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Raw, Struct
 
-from schemas.ids import EVENT_ID_PATTERN, ORGANIZATION_ID_PATTERN, EventId, OrganizationId
+from schemas.ids import DATA_KEY_ID_PATTERN, EVENT_ID_PATTERN, ORGANIZATION_ID_PATTERN, DataKeyId, EventId, OrganizationId
 
 SCHEMA_VERSION: Final = 1
 
@@ -31,11 +31,17 @@ IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 _NO_NUL = r"\A[^\x00]*\Z"
 EventIdField = Annotated[EventId, Meta(pattern=EVENT_ID_PATTERN, max_length=64)]
 OrganizationIdField = Annotated[OrganizationId, Meta(pattern=ORGANIZATION_ID_PATTERN, max_length=64)]
+DataKeyIdField = Annotated[DataKeyId, Meta(pattern=DATA_KEY_ID_PATTERN, max_length=64)]
 EventTypeField = Annotated[str, Meta(pattern=EVENT_TYPE_PATTERN, max_length=EVENT_TYPE_CHARS_MAX)]
 TextField = Annotated[str, Meta(pattern=_NO_NUL, max_length=4_096)]
 Milliseconds = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Offset = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
+
+#: How a payload is kept: as it was sent, or in an `Envelope` under AES-256-GCM.
+Encoding = Literal["plain", "aes256gcm"]
+PLAIN: Final[Encoding] = "plain"
+ENCRYPTED: Final[Encoding] = "aes256gcm"
 
 #: A CloudEvents context attribute as its JSON format has it: String and the textual types, Integer, Boolean (CloudEvents 1.0 section 3).
 Attribute = str | int | bool
@@ -45,9 +51,11 @@ class Ingested(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event as the API appended it. Key: organization. Its log append time is the record's Kafka timestamp.
 
     `payload` is the exact slice of JSON the producer sent. `dedup_key` is None for an event without an idempotency key
-    (see `schemas.keys`). `encoding` names how payload is kept: `plain`, later an encryption envelope. `occurred_at` is the
-    producer's text as sent (RFC 3339). `received_at_ms` is the API's clock, Unix milliseconds. With `base64` the payload is a JSON
-    string holding data of `content_type`, which is no JSON itself. `cloudevent`: the context attributes of what came as a CloudEvent.
+    (see `schemas.keys`). `encoding` names how payload is kept: `plain`, or `aes256gcm` for an `Envelope` that holds
+    payload, subject and a CloudEvent's attributes: then `subject` and `cloudevent` are None here, and `fingerprint` is an HMAC.
+    `occurred_at` is the producer's text as sent (RFC 3339). `received_at_ms` is the API's clock, Unix milliseconds. With `base64` the
+    payload is a JSON string holding data of `content_type`, which is no JSON itself. `cloudevent`: the context attributes of what came as
+    a CloudEvent.
     """
 
     v: int
@@ -61,10 +69,21 @@ class Ingested(Struct, frozen=True, kw_only=True, omit_defaults=True):
     subject: TextField | None = None
     occurred_at: TextField | None = None
     content_type: TextField = "application/json"
-    encoding: Literal["plain"] = "plain"
+    encoding: Encoding = PLAIN
     base64: bool = False
     cloudevent: dict[str, Attribute] | None = None
     payload: Raw
+
+
+class Envelope(Struct, frozen=True):
+    """What an encrypted event has as its payload: the data key's id; nonce (96 bits) and ciphertext with its tag, both base64.
+
+    Opened by `access.envelopes`. Without the data key, which `triggers erase` destroys, nobody can.
+    """
+
+    key: DataKeyIdField
+    nonce: Annotated[str, Meta(min_length=16, max_length=16)]
+    ciphertext: str
 
 
 class Origin(Struct, frozen=True):

@@ -17,6 +17,7 @@ ApiKeyId = NewType("ApiKeyId", str)
 OperatorId = NewType("OperatorId", str)
 RequestId = NewType("RequestId", str)
 RoundId = NewType("RoundId", str)
+DataKeyId = NewType("DataKeyId", str)
 
 EVENT_PREFIX: Final = "evt_"
 ORGANIZATION_PREFIX: Final = "org_"
@@ -25,6 +26,7 @@ API_KEY_PREFIX: Final = "key_"
 OPERATOR_PREFIX: Final = "opr_"
 REQUEST_PREFIX: Final = "req_"
 ROUND_PREFIX: Final = "rnd_"
+DATA_KEY_PREFIX: Final = "dk_"
 
 #: Bytes of randomness one id takes.
 RANDOM_BYTES: Final = 10
@@ -37,6 +39,7 @@ ORGANIZATION_ID_PATTERN: Final = f"^{ORGANIZATION_PREFIX}{_UUID7}$"
 ENDPOINT_ID_PATTERN: Final = f"^{ENDPOINT_PREFIX}{_UUID7}$"
 API_KEY_ID_PATTERN: Final = f"^{API_KEY_PREFIX}{_UUID7}$"
 ROUND_ID_PATTERN: Final = f"^{ROUND_PREFIX}{_UUID7}$"
+DATA_KEY_ID_PATTERN: Final = f"^{DATA_KEY_PREFIX}{_UUID7}$"
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
 
 
@@ -84,6 +87,10 @@ def request_id(unix_ms: int, random: bytes) -> RequestId:
 
 def round_id(unix_ms: int, random: bytes) -> RoundId:
     return RoundId(ROUND_PREFIX + str(uuid7(unix_ms, random)))
+
+
+def data_key_id(unix_ms: int, random: bytes) -> DataKeyId:
+    return DataKeyId(DATA_KEY_PREFIX + _uuid7_text(unix_ms, random))
 
 
 def parse_event_id(text: str) -> EventId | None:

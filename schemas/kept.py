@@ -1,6 +1,7 @@
 """An event as the inbox keeps it, made an ingested one again: whatever is posted of it is the same, byte for byte.
 
-What the inbox does not keep (the dedup key, fields of a later minor) says nothing to a receiver. Pure.
+What the inbox does not keep (the dedup key, fields of a later minor) says nothing to a receiver. Of an encrypted event it is
+the envelope, and the fingerprint is made over that: nobody compares it any more. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from schemas import ids, keys
-from schemas.events import SCHEMA_VERSION, Attribute, Ingested, Mode
+from schemas.events import SCHEMA_VERSION, Attribute, Encoding, Ingested, Mode
 from schemas.ids import EventId, OrganizationId
 
 
@@ -25,6 +26,7 @@ class Row(NamedTuple):
     payload: bytes
     base64: bool
     cloudevent: str | None
+    encoding: Encoding
 
 
 def ingested(event_id: EventId, organization: OrganizationId, mode: Mode, row: Row) -> Ingested:
@@ -34,7 +36,8 @@ def ingested(event_id: EventId, organization: OrganizationId, mode: Mode, row: R
     return Ingested(
         v=SCHEMA_VERSION, id=event_id, organization=organization, mode=mode, type=row.type, received_at_ms=row.received_at_ms,
         fingerprint=mark(row.type, row.subject, payload), subject=row.subject, occurred_at=row.occurred_at,
-        content_type=row.content_type, base64=row.base64, cloudevent=attributes, payload=msgspec.Raw(payload),
+        content_type=row.content_type, base64=row.base64, cloudevent=attributes,
+        encoding=row.encoding, payload=msgspec.Raw(payload),
     )  # fmt: skip
 
 

@@ -121,7 +121,7 @@ _FIXED: Final[tuple[Topic, ...]] = (
         groups=(DELIVERY_GROUP,),
         seed_groups=(DELIVERY_GROUP,),
     ),
-    Topic(LIFECYCLE, "schemas.lifecycle.LifecycleRecord"),
+    Topic(LIFECYCLE, "schemas.lifecycle.LifecycleRecord", groups=(PROJECT_APP,)),
     Topic(
         DEDUP_CHANGELOG,
         "processors.dedup.Marker",

@@ -1,5 +1,5 @@
 """`python -m triggers`, the same as the console script."""
 
-from triggers.cli import main
+from triggers.main import main
 
 main()

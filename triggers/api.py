@@ -15,8 +15,9 @@ from typing import Final
 import psycopg
 import psycopg_pool
 
-from access import endpoint_routes, event_type_routes
+from access import endpoint_routes, erasure_routes, event_type_routes
 from access.auth import Authenticator
+from access.data_keys import DataKeys
 from access.endpoint_bodies import Rules
 from access.epoch import epoch_key, tell_caches
 from access.limits import Limiter
@@ -41,6 +42,7 @@ from runtime.lifecycle import beside
 from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, pool, thread_pool
 from runtime.redis import RedisTick, RedisUnavailable
 from runtime.settings import Settings
+from triggers.erasure import reapply_at_start, tell_log
 
 _PROBE_TIMEOUT_S: Final = 1.5
 
@@ -62,6 +64,7 @@ def make_api(settings: Settings) -> Application:
 
     appender = Appender(make_bus, in_flight_max=ingest.appends_in_flight_max)
     reservations = Reservations(tick, lease_ms=int(ingest.reservation_lease_s * 1000), window_ms=int(ingest.idempotency_window_s * 1000))
+    data_keys = DataKeys(connections, keyring, clock, lambda: authenticator.changes)
     admission = BatchAdmission(
         ingest,
         clock,
@@ -70,6 +73,7 @@ def make_api(settings: Settings) -> Application:
         Catalogue(connections, clock, lambda: authenticator.changes),
         reservations,
         appender,
+        data_keys,
     )
     hot = {"/events": PostEvents(ingest, clock, admission), "/events/batch": PostBatch(ingest, clock, admission)}
     reading = Reading(
@@ -77,6 +81,7 @@ def make_api(settings: Settings) -> Application:
         lambda: appender.bus,
         PendingLook(settings.kafka),
         clock,
+        data_keys,
         cursor_key=cursor_key,
         partitions=settings.kafka.partitions,
     )
@@ -116,6 +121,7 @@ def make_api(settings: Settings) -> Application:
         control.open()
         last_used = authenticator.last_used.keep_writing(connections, settings.access.last_used_interval_s)
         tasks = [beside(authenticator.keep_epoch(), "following the key epoch"), beside(last_used, "writing when keys were last used")]
+        tasks.append(asyncio.create_task(reapply_at_start(settings)))
         try:
             yield
         finally:
@@ -140,6 +146,7 @@ def make_api(settings: Settings) -> Application:
             attempt_routes.router(reading, authenticator.request, clock),
             redelivery_routes.router(redeliveries, control, authenticator.request, clock),
             operator_router(desk, clock),
+            erasure_routes.router(desk, clock, keyring, partial(tell_log, settings)),
             replay_routes.router(redeliveries, desk, settings, clock),
         ],
         version=version("triggers-on-kafka"),

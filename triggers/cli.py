@@ -11,6 +11,7 @@ from triggers.commands import (
     dead,
     doctor,
     endpoints,
+    erase,
     event_types,
     explain,
     keyring,
@@ -22,6 +23,7 @@ from triggers.commands import (
     redeliveries,
     rejected,
     replays,
+    retention,
     run,
     topics,
 )
@@ -41,12 +43,11 @@ app.add_typer(keys.key, name="key")
 app.add_typer(operators.operator, name="operator")
 app.add_typer(endpoints.endpoint, name="endpoint")
 app.add_typer(replays.replay, name="replay")
+app.add_typer(retention.retention, name="retention")
 app.add_typer(keyring.keyring, name="keyring")
+app.add_typer(erase.encryption, name="encryption")
+app.add_typer(erase.erase, name="erase")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(dead.dead, name="dead")
 app.add_typer(rejected.rejected, name="rejected")
 app.add_typer(event_types.event_type, name="event-type")
-
-
-def main() -> None:
-    app()

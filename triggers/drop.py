@@ -15,14 +15,17 @@ from runtime.topics import admin, generation
 from schemas import codec
 from schemas.codec import STANDARD_HEADERS
 from schemas.events import SCHEMA_VERSION
-from schemas.lifecycle import Dropped
+from schemas.lifecycle import Dropped, LetterOf
 from schemas.topics import LIFECYCLE
 
 _NOBODY: Final = b"-"
 
 
-def drop(settings: Settings, clock: Clock, at: At, *, organization: str | None, actor: str, why: str | None) -> Dropped:
+def drop(
+    settings: Settings, clock: Clock, at: At, *, organization: str | None, actor: str, why: str | None, letter: LetterOf | None = None
+) -> Dropped:
     """Decide that nothing is done about the record at `at`. `organization`: whose it is, where that is known.
+    `letter`: what it is about, if it is a dead letter.
 
     The audit row is written first and committed last: without it nothing is dropped, and a crash between leaves the decision in the log,
     which names who made it. Raises `RuntimeError` where Kafka did not confirm it,
@@ -31,7 +34,7 @@ def drop(settings: Settings, clock: Clock, at: At, *, organization: str | None, 
     client = admin(settings.kafka)
     decision = Dropped(
         v=SCHEMA_VERSION, topic=at.topic, generation=generation(client), partition=at.partition, offset=at.offset, actor=actor,
-        at_ms=clock.now_ms(), why=why,
+        at_ms=clock.now_ms(), why=why, letter=letter,
     )  # fmt: skip
     with connect(settings.postgres, application="drop") as connection:
         audit.record(

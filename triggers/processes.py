@@ -15,9 +15,9 @@ import psycopg_pool
 import uvloop
 from confluent_kafka import KafkaException
 
-from runtime import crashpoints, metrics, migrations, telemetry
+from runtime import crashpoints, metrics, revisions, telemetry
 from runtime.lifecycle import EXIT_UNAVAILABLE, StallGuard, Unavailable, die, settle_memory, stop_on_signals, wait_for
-from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, connect, pool
+from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, pool
 from runtime.settings import Settings
 from runtime.telemetry import log
 from runtime.topics import admin
@@ -77,9 +77,7 @@ def wait_for_postgres(settings: Settings) -> None:
     """Until the database answers and is at the newest schema. Raises `runtime.lifecycle.Unavailable`."""
 
     def probe() -> None:
-        with connect(settings.postgres, application="wait"):
-            pass
-        current, newest = migrations.current(settings.postgres), migrations.newest()
+        current, newest = revisions.current(settings.postgres), revisions.newest()
         if current != newest:
             raise LookupError(f"the tables are at {current}, needed is {newest}: run `triggers migrate`")
 
@@ -107,10 +105,11 @@ async def deliver(settings: Settings, stop: asyncio.Event) -> None:
     keyring = Keyring.from_setting(settings.master_keys.get_secret_value())
     await asyncio.to_thread(wait_for_kafka, settings)
     await asyncio.to_thread(wait_for_postgres, settings)
-    connections = pool(settings.postgres, search_path=CONTROL_SCHEMA, application="delivery", size_max=2)
+    connections = pool(settings.postgres, search_path=CONTROL_SCHEMA, application="delivery", size_max=2, checked=False)
     await connections.open()
     guard = stall_guard(settings)
     worker = DeliveryWorker(settings, SYSTEM, connections, keyring, guard)
+    settle_memory()
     try:
         await worker.run(stop)
     finally:
@@ -142,6 +141,7 @@ async def project(settings: Settings, stop: asyncio.Event) -> None:
     app = apps.project_app(
         settings, guard, generation, folds=FOLDS, pool=connections, load_offsets=load_offsets, fenced=Fenced, clock=SYSTEM
     )
+    settle_memory()  # thousands of records wait in memory while they are folded: to look through them costs more than to decode them
     try:
         await apps.run(app, guard, SYSTEM, stop, settings.processor.progress_timeout_s)
     finally:

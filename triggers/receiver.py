@@ -35,6 +35,8 @@ class Receiver:
     def __init__(self, port: int = 0, *, on_received: Callable[[Received], None] | None = None) -> None:
         self.secrets: dict[str, str] = {}
         self.answers: dict[str, Answer] = {}
+        #: What a path answers, empty by default.
+        self.bodies: dict[str, bytes] = {}
         self.received: list[Received] = []
         self._counts: Counter[str] = Counter()
         self._on_received = on_received
@@ -94,8 +96,10 @@ class Receiver:
         if self._on_received is not None:
             self._on_received(received)
         request.send_response(status)
-        request.send_header("Content-Length", "0")
+        content = self.bodies.get(request.path, b"")
+        request.send_header("Content-Length", str(len(content)))
         request.end_headers()
+        request.wfile.write(content)
 
     def _verify(self, path: str, headers: dict[str, str], body: bytes) -> bool | None:
         if path not in self.secrets:

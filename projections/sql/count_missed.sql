@@ -4,6 +4,10 @@ WITH seen AS (
     (SELECT a.event_id FROM attempts a
      WHERE a.organization = %(organization)s AND a.mode = %(mode)s AND a.endpoint_id = %(endpoint_id)s AND a.next_kind = 'dead'
        AND a.event_id >= %(since)s AND a.event_id < %(until)s
+       AND NOT EXISTS (
+           SELECT FROM unnest(%(left_events)s::text[], %(left_rounds)s::text[]) l (event_id, round)
+           WHERE l.event_id = a.event_id AND l.round = a.round
+       )
      ORDER BY a.event_id LIMIT %(limit)s)
     UNION
     (SELECT p.event_id FROM plans p

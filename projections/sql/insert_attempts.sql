@@ -8,4 +8,5 @@ FROM unnest(%(organization)b::text[], %(mode)b::text[], %(event_id)b::text[], %(
             %(status)b::int4[], %(error)b::text[], %(response)b::text[], %(next_kind)b::text[], %(next_at_ms)b::int8[],
             %(dead_reason)b::text[], %(cause)b::text[])
      AS x (o, m, e, ep, ro, n, j, oc, st, du, w, s, er, re, nk, na, dr, ca)
+WHERE NOT EXISTS (SELECT FROM retention r WHERE r.organization = x.o AND r.mode = x.m AND x.e < r.event_id)
 ON CONFLICT DO NOTHING

@@ -5,4 +5,5 @@ FROM unnest(%(organization)b::text[], %(mode)b::text[], %(event_id)b::text[], %(
             %(held)b::bool[])
      AS x (o, m, e, ep, j, h)
 WHERE NOT EXISTS (SELECT FROM plans p WHERE p.organization = x.o AND p.mode = x.m AND p.event_id = x.e AND p.journal_offset < x.j)
+  AND NOT EXISTS (SELECT FROM retention r WHERE r.organization = x.o AND r.mode = x.m AND x.e < r.event_id)
 ON CONFLICT DO NOTHING

@@ -59,7 +59,7 @@ def test_compose_runs_commands_that_exist_with_settings_that_exist() -> None:
 
 def test_every_topic_keyed_by_organization_says_who_reads_it() -> None:
     silent = {topic.name for topic in declared([5]) if not topic.groups and topic.key == "organization"}
-    assert silent == {"deliveries.dead", "lifecycle"}
+    assert silent == {"deliveries.dead"}
 
 
 def test_the_readme_names_only_commands_that_exist() -> None:

@@ -257,6 +257,9 @@ class Rig:
         for writer in self.writers:
             writer.join(150)
         self._raise_failure()
+        for path, answer in self.receiver.answers.items():
+            if answer is _fail_every_ninth:  # with nothing behind them that succeeds, the rest would be probed one by one
+                self.receiver.answers[path] = _take
         certain = self._certain()
         assert certain > 0, "nothing was posted: the run shows nothing"
         print(f"{certain} events, {len(self.receiver.received)} webhooks", flush=True)
@@ -276,6 +279,10 @@ def _fail_every_ninth(received: Received, _before: int) -> int:
     """It is given up, and the breaker stays closed. Not where times are bad: an endpoint that has nothing left but what fails is probed
     only, which takes long."""
     return 500 if json.loads(received.body)["data"]["number"] % 9 == 8 else 204
+
+
+def _take(_received: Received, _before: int) -> int:
+    return 204
 
 
 def _state(pid: int) -> str:

@@ -201,6 +201,13 @@ def test_an_attempt_that_is_not_in_the_history_or_came_early_is_named(
     assert any(named in anomaly for anomaly in history(hooks, journal, deaths))
 
 
+def test_where_one_attempt_is_in_no_journal_and_one_reached_nobody_pauses_are_not_compared() -> None:
+    """Three were seen and three are in the journal, and they are not the same three."""
+    unanswered = msgspec.structs.replace(attempted(2, Retry(attempt=3, not_before_ms=2_650)), status=None, started_at_ms=2_600)
+    journal: list[JournalRecord] = [PLAN, answered(1, 500, 990, Retry(attempt=2, not_before_ms=2_500)), unanswered, answered(3, 204, 2_700)]
+    assert history([HOOK._replace(at_ms=at_ms) for at_ms in (1_000, 1_200, 2_710)], journal, 1) == []
+
+
 def test_every_corruption_put_into_a_long_history_by_chance_is_found() -> None:
     """Not only those that were thought of: for many seeds an event is lost, doubled, moved, changed, or swapped with a stranger's."""
     for seed in range(300):

@@ -78,7 +78,15 @@ def organization(run: Command) -> str:
 
 
 def test_scripts_get_json_for_every_step_from_an_organization_to_an_endpoint(run: Command, organization: str) -> None:
-    made = {"id": organization, "name": "Acme", "plan": "pro", "rate_limit_per_minute": None, "suspended": False}
+    made = {
+        "id": organization,
+        "name": "Acme",
+        "plan": "pro",
+        "rate_limit_per_minute": None,
+        "suspended": False,
+        "encryption": False,
+        "retention_days": None,
+    }
     assert made in answer(run("org", "list", "--json"))
     key = answer(run("key", "create", organization, "--mode", "test", "--scope", "inbox:read", "--json"))
     assert key["key"].startswith("zap_test_")

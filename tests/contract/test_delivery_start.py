@@ -3,18 +3,22 @@ know."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from delivery.consumer import ConsumerThread
 from runtime import migrations, topics
-from runtime.lifecycle import EXIT_FATAL
+from runtime.lifecycle import EXIT_FATAL, StallGuard
 from runtime.settings import Settings
+from schemas.records import Record
 from schemas.topics import DELIVERY_GROUP, EVENTS_ACCEPTED, retry_topic
 from tests.backends import start_servers
 from tests.chaos.groups import Groups
@@ -193,3 +197,29 @@ def test_where_deliveries_go_on_is_not_decided_behind_the_back_of_a_worker(
     finally:
         member.close()
     assert [one["offset"] for one in lost_offsets(environment, "end")] == [_watermarks(settings, retries)[1]]
+
+
+async def test_in_a_call_back_the_consumer_is_asked_for_nothing_that_makes_it_forget_that_it_is_in_one(settings: Settings) -> None:
+    """confluent-kafka ends the process at the next call-back of the same poll after `list_topics`."""
+    asked: list[str] = []
+
+    class Client:
+        def committed(self, places: list[TopicPartition], **_: float) -> list[TopicPartition]:
+            asked.append("committed")
+            return places
+
+        def incremental_assign(self, _: list[TopicPartition]) -> None:
+            asked.append("incremental_assign")
+
+    class Owner:
+        def read_tails(self, partitions: Sequence[int], committed: Sequence[TopicPartition]) -> None: ...
+        async def assigned(self, committed: Sequence[TopicPartition], tails: object) -> None: ...
+        async def revoked(self, partitions: Collection[int], *, lost: bool) -> Sequence[TopicPartition]:
+            return ()
+
+        def records(self, topic: str, partition: int, records: Sequence[Record]) -> None: ...
+
+    sources = [EVENTS_ACCEPTED, *map(retry_topic, settings.delivery.delays_s)]
+    thread = ConsumerThread(settings, sources, Owner(), StallGuard(60))
+    await asyncio.to_thread(thread._on_assign, cast(Consumer, Client()), [TopicPartition(EVENTS_ACCEPTED, 0)])
+    assert asked == ["committed", "incremental_assign"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -94,7 +94,14 @@ async def control(database: PostgresSettings) -> AsyncIterator[Any]:
 
 
 async def taken_up(
-    control: Any, *, limit: int, since_ms: int = 0, until_ms: int = 1 << 40, held: bool = True, event: str | None = None
+    control: Any,
+    *,
+    limit: int,
+    since_ms: int = 0,
+    until_ms: int = 1 << 40,
+    held: bool = True,
+    event: str | None = None,
+    left_out: Sequence[tuple[str, str]] = (),
 ) -> list[str]:
     found: list[str] = []
     after = None
@@ -102,6 +109,7 @@ async def taken_up(
         recovery = Recovery(
             v=1, round=MINE, cause="recover", organization=ORGANIZATION, mode="live", endpoint_id=ENDPOINT, since_ms=since_ms,
             until_ms=until_ms, held=held, event_id=None if event is None else event_id(event),
+            left_out=[(event_id(name), ids.RoundId(one)) for name, one in left_out],
         )  # fmt: skip
         page = await Missed(control).some(recovery, after, limit)
         assert len(page.event_ids) <= limit
@@ -126,6 +134,19 @@ async def test_a_recovery_takes_up_what_died_or_was_held_and_nothing_that_was_ta
     assert await taken_up(control, limit=limit, event="delivered") == []
     assert await taken_up(control, limit=limit, since_ms=5_000, until_ms=10_000) == ["held", *sorted(own)]
     assert await taken_up(control, limit=limit, since_ms=2_000, until_ms=2_001) == ["dead"]
+
+
+async def test_a_dead_letter_that_is_left_out_is_none_and_another_round_of_its_event_still_is(control: Any, folds: Any) -> None:
+    counting = Redeliveries(folds, lambda: pytest.fail("nothing is sent"), SYSTEM)
+    owner = Owner(ORGANIZATION, "live")
+    for name in DEAD:
+        rounds = [one for one, _, following in STORIES[name][1] if following == "dead"]
+        for left, there in ((rounds, DEAD - {name}), (rounds[1:], DEAD), ([MINE], DEAD)):
+            pairs = [(name, one) for one in left]
+            assert await taken_up(control, limit=100, held=False, left_out=pairs) == sorted(there, key=NAMES.index)
+            letters = [(event_id(name), ids.RoundId(one)) for one in left]
+            counted = (await counting.missed(owner, ENDPOINT, held=False, left_out=letters)).deliveries
+            assert counted == len(there)
 
 
 async def test_what_is_counted_is_what_a_new_recovery_would_take_up(folds: Any) -> None:

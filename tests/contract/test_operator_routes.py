@@ -89,7 +89,8 @@ async def test_an_organization_and_its_keys_live_their_life_over_http(client: ht
     acme = await organization(client)
     where = f"/operator/organizations/{acme}"
     assert (await client.get(where)).json() == {
-        "id": acme, "name": "Acme", "plan": "pro", "rate_limit_per_minute": None, "suspended": False,
+        "id": acme, "name": "Acme", "plan": "pro", "rate_limit_per_minute": None, "suspended": False, "encryption": False,
+        "retention_days": None,
     }  # fmt: skip
     made = await client.post(f"{where}/keys", json={"name": "shop", "scopes": ["events:write"], "expires_in_s": 3_600})
     key = made.json()

@@ -53,14 +53,14 @@ async def test_the_first_reserves_and_the_next_waits_then_is_told_the_id(reserva
     waiting = await reservations.reserve(key, TWO, "f", "b")
     assert (waiting.outcome, waiting.event_id) == ("pending", ONE)
     assert 0 < waiting.remaining_ms <= LEASE_MS
-    await reservations.confirm(key, ONE, "f", SYSTEM.now_ms())
+    await _confirm(reservations, key, SYSTEM.now_ms())
     assert tuple(await reservations.reserve(key, TWO, "f", "b"))[:2] == ("duplicate", ONE)
 
 
 async def test_another_event_under_the_key_is_a_conflict_whatever_the_state(reservations: Reservations, key: str) -> None:
     await reservations.reserve(key, ONE, "f", "a")
     assert tuple(await reservations.reserve(key, TWO, "other", "b"))[:2] == ("conflict", ONE)
-    await reservations.confirm(key, ONE, "f", SYSTEM.now_ms())
+    await _confirm(reservations, key, SYSTEM.now_ms())
     assert (await reservations.reserve(key, TWO, "other", "b")).outcome == "conflict"
 
 
@@ -91,14 +91,14 @@ async def test_whoever_took_over_an_id_cannot_free_it_because_an_earlier_owner_m
 async def test_a_late_confirmation_of_a_former_owner_holds(reservations: Reservations, key: str) -> None:
     await reservations.reserve(key, ONE, "f", "a")
     await _after_the_lease(reservations, key, TWO)
-    await reservations.confirm(key, ONE, "f", SYSTEM.now_ms())
+    await _confirm(reservations, key, SYSTEM.now_ms())
     assert (await reservations.reserve(key, TWO, "f", "c")).outcome == "duplicate"
 
 
 async def test_the_window_in_redis_ends_after_the_logs(reservations: Reservations, key: str, direct: redis.Redis) -> None:
     await reservations.reserve(key, ONE, "f", "a")
     appended_at_ms = SYSTEM.now_ms()
-    await reservations.confirm(key, ONE, "f", appended_at_ms)
+    await _confirm(reservations, key, appended_at_ms)
     remaining_ms = direct.pttl(key)
     assert isinstance(remaining_ms, int)
     assert SYSTEM.now_ms() + remaining_ms > appended_at_ms + WINDOW_MS
@@ -129,12 +129,40 @@ async def test_many_keys_of_an_organization_are_reserved_and_confirmed_each_for_
 
 
 async def test_without_redis_many_keys_have_no_answer_and_nobody_was_told() -> None:
-    nowhere = RedisSettings.model_validate({"url": "redis://127.0.0.1:1/0", "timeout_s": 0.2, "retry_after_s": 30})
-    tick = RedisTick(nowhere, SYSTEM, watch=WATCHED, on_watched=lambda _: None)
-    without = Reservations(tick, lease_ms=LEASE_MS, window_ms=WINDOW_MS)
+    without, tick = _without_redis()
     assert await without.reserve_all([Wanted(str(n), ONE, "f", "a") for n in range(150)]) == [None] * 150
     assert await without.confirm_all([Confirmed(str(n), ONE, "f", 1) for n in range(150)]) == 150
     await tick.close()
+
+
+async def test_who_tells_of_an_append_does_not_wait_and_is_first_with_what_it_asks_next(reservations: Reservations, key: str) -> None:
+    await reservations.reserve(key, ONE, "f", "a")
+    told: list[bool] = []
+    reservations.confirm(key, ONE, "f", SYSTEM.now_ms(), told.append)
+    asked = reservations.reserve(key, TWO, "f", "b")
+    assert told == []
+    assert tuple(await asked)[:2] == ("duplicate", ONE)
+    assert told == [True]
+
+
+async def test_without_redis_who_tells_of_an_append_hears_that_nobody_was_told() -> None:
+    without, tick = _without_redis()
+    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    without.confirm("k", ONE, "f", 1, told.set_result)
+    assert not await told
+    await tick.close()
+
+
+def _without_redis() -> tuple[Reservations, RedisTick]:
+    nowhere = RedisSettings.model_validate({"url": "redis://127.0.0.1:1/0", "timeout_s": 0.2, "retry_after_s": 30})
+    tick = RedisTick(nowhere, SYSTEM, watch=WATCHED, on_watched=lambda _: None)
+    return Reservations(tick, lease_ms=LEASE_MS, window_ms=WINDOW_MS), tick
+
+
+async def _confirm(reservations: Reservations, key: str, appended_at_ms: int) -> None:
+    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    reservations.confirm(key, ONE, "f", appended_at_ms, told.set_result)
+    assert await told
 
 
 async def _after_the_lease(reservations: Reservations, key: str, event_id: ids.EventId) -> Reservation:

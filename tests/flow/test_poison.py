@@ -14,6 +14,7 @@ from schemas.topics import (
     EVENTS_INGESTED,
     EVENTS_REJECTED,
     INBOX_ACKS,
+    LIFECYCLE,
     declared,
     retry_topic,
 )
@@ -33,7 +34,7 @@ def ingested(organization: str) -> bytes:
 
 
 READ_TOPICS = [
-    EVENTS_INGESTED, EVENTS_ACCEPTED, EVENTS_DUPLICATES, INBOX_ACKS, DELIVERIES_ATTEMPTS, DELIVERIES_REQUESTS,
+    EVENTS_INGESTED, EVENTS_ACCEPTED, EVENTS_DUPLICATES, INBOX_ACKS, DELIVERIES_ATTEMPTS, DELIVERIES_REQUESTS, LIFECYCLE,
     retry_topic(0.5), retry_topic(2),
 ]  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import threading
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from runtime.postgres import connect
 from tests.contract.rebuild.rig import fetch, sums
 from triggers.provision import make_endpoint, make_tenant
 from triggers.receiver import Received, Receiver
@@ -119,22 +117,3 @@ def until_quiet(system: System) -> None:
         return same and fetch(system.settings, f"SELECT count(*) FROM plans p WHERE NOT {ended} AND {mine}") == [(0,)]
 
     until(unchanged, 60, "the tables coming to rest", 1.5)
-
-
-@pytest.mark.verify
-@pytest.mark.timeout(300)
-def test_every_command_of_the_operating_page_does_what_it_says(system: System) -> None:
-    blocks = re.findall(r"```\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    commands = [line.split()[1:] for line in lines if line.startswith("triggers ")]
-    assert len(commands) == 5
-    for command in commands:
-        finished = run(system, *command)
-        assert finished.returncode == 0, (command, finished.stderr)
-        assert ("put in place" in finished.stdout) == ("--json" not in command)
-        assert "nothing was put in place" in finished.stdout or "--verify-only" not in command
-    (drop,) = [line for line in lines if line.startswith("DROP SCHEMA")]
-    ((kept,),) = fetch(system.settings, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'folds_old_%%'")
-    with connect(system.settings.postgres, application="test") as connection:
-        connection.execute(re.sub(r"folds_old_\w+", str(kept), drop).encode())
-    assert fetch(system.settings, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'folds_old_%%'") == [(0,)]

@@ -32,6 +32,7 @@ from triggers.backup.manifest import Manifest
 from triggers.backup.produce import Putter, RestoreError, records_of
 from triggers.backup.save import fingerprint
 from triggers.backup.target import Target
+from triggers.erasure import reapply
 
 _TIMESTAMP_TYPE: Final = "message.timestamp.type"
 _DAY_MS: Final = 86_400_000
@@ -193,9 +194,14 @@ class _Restore:
         actor = audit.command_line_actor()
         asyncio.run(refill(self._settings, counts, self._clock, self._report, actor=actor))
         reach("restore.after_folds")
+        reapply(self._settings, _quietly)  # what was erased between the backup's control plane and the end of its log stays erased
         with control.session(postgres) as connection:
             audit.record(
                 connection, actor=actor, action="backup.restored", organization=None, target=self._done.digest,
                 detail={"mark": self._target.mark, "run": manifest.run, "made_at_ms": manifest.made_at_ms, "version": manifest.version},
             )  # fmt: skip
             self._target.unmark_database(connection)
+
+
+def _quietly(_topic: str, _read: int, _total: int) -> None:
+    """A few records: not worth a line."""

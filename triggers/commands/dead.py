@@ -16,10 +16,32 @@ from runtime.clock import SYSTEM
 from runtime.settings import Settings
 from schemas.codec import CodecError
 from schemas.deliveries import DeadReason
+from schemas.lifecycle import Dropped, LetterOf
 from schemas.topics import DELIVERIES_DEAD
+from triggers.commands.opened import opened
 from triggers.commands.output import Json, explained, show, show_one
 from triggers.commands.progress import reading
-from triggers.commands.records import JsonLines, Limit, Places, Since, Until, Why, WithDropped, moment_of, place_of, print_rows, safe, shown
+from triggers.commands.records import (
+    JsonLines,
+    Limit,
+    Place,
+    Places,
+    Since,
+    Until,
+    Why,
+    WithDropped,
+    check_reason,
+    drop_all,
+    dropped_document,
+    dropped_text,
+    moment_of,
+    place_of,
+    place_text,
+    print_rows,
+    printable,
+    safe,
+    shown,
+)
 from triggers.drop import drop
 
 dead = typer.Typer(no_args_is_help=True, help="Dead letters: deliveries that were given up.")
@@ -42,24 +64,23 @@ def dead_list(
 ) -> None:
     """List dead letters, partition by partition, oldest first."""
     with explained(), reading(streaming=json) as line:
-        if reason is not None and reason not in _REASONS:
-            raise ValueError(f"there is no reason {reason!r}: there are {', '.join(_REASONS)}")
+        check_reason(reason, _REASONS)
         wanted = Wanted(organization, endpoint, event, event_type, reason, moment_of(since), moment_of(until), dropped)
         found = letters(Settings(), wanted, unreadable=_unreadable, progress=line)
-        more = print_rows(map(row, found), limit, json=json)
-    if more:
-        print(f"triggers: there are more than {limit:,}: narrow the list, or raise --limit", file=sys.stderr)
+        print_rows(map(row, found), limit, json=json)
 
 
 @dead.command("show")
-def dead_show(place: Annotated[str, typer.Argument(help="Its place as `list` shows it: 2@41.")], json: Json = False) -> None:
+def dead_show(place: Place, json: Json = False) -> None:
     """Show a dead letter: every attempt, the event, who dropped it."""
     with explained(), reading() as line:
-        found = letter_at(Settings(), place_of(place, DELIVERIES_DEAD), line)
+        settings = Settings()
+        found = letter_at(settings, place_of(place, DELIVERIES_DEAD), line)
+        event, sealed = opened(settings, bytes(found.letter.event))
     if json:
-        show_one(document(found), json=True)
+        show_one({**document(found), "event_base64": base64.b64encode(event or b"").decode(), "sealed": sealed}, json=True)
         return
-    show_one({**safe(row(found)), "event": shown(bytes(found.letter.event))}, json=False)
+    show_one({**safe(row(found)), "event": shown(event), **({} if sealed is None else {"sealed": printable(sealed)})}, json=False)
     print()
     show(document(found)["history"], json=False)
 
@@ -70,11 +91,13 @@ def dead_drop(places: Places, why: Why = None, json: Json = False) -> None:
     with explained(), reading() as line:
         settings, actor = Settings(), audit.command_line_actor()
         found = [letter_at(settings, place_of(place, DELIVERIES_DEAD), line) for place in places]  # all, before any is dropped
-        done = []
-        for one in found:
-            owner = one.letter.organization
-            decision = one.dropped or drop(settings, SYSTEM, one.at, organization=owner, actor=actor, why=why)
-            done.append({"place": place_text(one.at), "dropped": "before" if one.dropped else "now", "actor": decision.actor})
+
+        def put_aside(one: Letter) -> Dropped:
+            letter = one.letter
+            about = LetterOf(event_id=letter.event_id, endpoint_id=letter.endpoint_id, round=letter.round)
+            return drop(settings, SYSTEM, one.at, organization=letter.organization, actor=actor, why=why, letter=about)
+
+        done = drop_all(found, put_aside)
     show(done, json=json)
 
 
@@ -94,27 +117,21 @@ def row(found: Letter) -> dict[str, Any]:
         "attempts": len(letter.history),
         "last_status": None if last is None else last.status,
         "last_error": None if last is None else last.error,
-        "dropped": None if found.dropped is None else f"{iso(found.dropped.at_ms)} by {found.dropped.actor}",
+        "dropped": dropped_text(found.dropped),
     }
 
 
 def document(found: Letter) -> dict[str, Any]:
     """Everything, for scripts. The event's bytes as they are in the log."""
-    made = row(found)
-    dropped = found.dropped
     return {
-        **made,
-        "dropped": None if dropped is None else {"at": iso(dropped.at_ms), "actor": dropped.actor, "why": dropped.why},
+        **row(found),
+        "dropped": dropped_document(found.dropped),
         "history": [
             {"attempt": one.attempt, "started_at": iso(one.started_at_ms), "status": one.status, "error": one.error}
             for one in found.letter.history
         ],
         "event_base64": base64.b64encode(bytes(found.letter.event)).decode(),
     }
-
-
-def place_text(at: At) -> str:
-    return f"{at.partition}@{at.offset}"
 
 
 def _unreadable(at: At, error: CodecError) -> None:

@@ -76,6 +76,9 @@ def lines(made: dict[str, Any]) -> Iterator[str]:
         yield _row("type", about["type"] + (f", subject {about['subject']!r}" if about["subject"] else ""))
         yield _row("received", about["received_at"] + (f", occurred {about['occurred_at']}" if about["occurred_at"] else ""))
         yield _row("payload", f"{about['payload_bytes']} bytes, SHA-256 {about['payload_sha256']}")
+        if about["data_key"]:
+            state = {True: "erased", False: "encrypted", None: "encrypted, or erased: Postgres did not tell"}[about["erased"]]
+            yield _row("data key", f"{about['data_key']}: {state}")
         if about["dedup_key"]:
             yield _row("dedup key", repr(about["dedup_key"]))
     yield _row("trace", f"{made['trace_id'] or '-'}, request {made['request_id'] or '-'}")
@@ -90,6 +93,8 @@ def lines(made: dict[str, Any]) -> Iterator[str]:
         inbox, ack = made["inbox"], made["ack"]
         yield _row("accepted", _place(made["accepted"]))
         yield _row("inbox", f"generation {inbox['generation']}, partition {inbox['partition']}, offset {inbox['offset']}")
+        if (retention := made["retention"]) is not None:
+            yield _row("retention", f"taken out of the inbox: kept is what was received from {retention['kept_from']} on")
         yield _row("ack", "-" if ack is None else f"{_place(ack)} at {ack['acked_at']}")
     if (plan := made["plan"]) is not None:
         held = f", {len(plan['held'])} disabled and held: {', '.join(plan['held'])}" if plan["held"] else ""

@@ -9,14 +9,12 @@ from typing import Annotated, Any
 
 import msgspec
 import psycopg
-import sqlalchemy.exc
 import typer
 from confluent_kafka import KafkaException
 from psycopg import Connection
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from access.epoch import tell_caches
 from access.organizations import NotPossible, NotThere
 from access.secrets import KeyringError
 from runtime.lifecycle import Unavailable
@@ -54,6 +52,8 @@ def show_one(row: Mapping[str, Any], *, json: bool) -> None:
 
 def effective(settings: Settings, version: int) -> str:
     """Tell caches of keys about a change, and say when it is effective everywhere."""
+    from access.epoch import tell_caches  # noqa: PLC0415 - Redis' client, which not every process has
+
     if tell_caches(settings.redis, version):
         return "now"
     return "within 5 s (Redis was not told, so caches have to notice: is TRIGGERS_REDIS__URL right?)"
@@ -76,11 +76,20 @@ def _settings_at_fault(error: ValidationError) -> str:
     return "; ".join(f"TRIGGERS_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}" for fault in faults)
 
 
+def _refusals() -> tuple[type[Exception], ...]:
+    """Of PostgreSQL. SQLAlchemy's where that was needed: a process that runs for good does without it (`triggers.main`)."""
+    refusals: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege)
+    sqlalchemy = sys.modules.get("sqlalchemy.exc")
+    return refusals if sqlalchemy is None else (*refusals, sqlalchemy.DBAPIError)
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn what commands can meet into one line and exit status 1."""
     try:
         yield
+    except typer.Exit:  # said already; it is a RuntimeError too
+        raise
     except (NotThere, NotPossible, KeyringError, TopicMismatch, Unavailable, ServerError, RuntimeError) as error:
         raise fail(str(error)) from None
     except TimeoutError as error:
@@ -91,7 +100,7 @@ def explained() -> Iterator[None]:
         raise fail(f"{error}: check the TRIGGERS_ environment") from None
     except ValueError as error:
         raise fail(str(error)) from None
-    except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, sqlalchemy.exc.DBAPIError) as error:
+    except _refusals() as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         raise fail(f"PostgreSQL refused or did not answer ({reason}): is it running, and is TRIGGERS_POSTGRES__DSN right?") from None
     except psycopg.errors.UndefinedTable:

@@ -13,18 +13,22 @@ from psycopg import Connection
 from access import audit, endpoints
 from access.endpoints import Endpoint
 from access.times import iso, parse_duration_s, parse_time_ms
+from projections.drops import dropped_letters
+from projections.letters import partitions_of
 from projections.queries import Owner
 from projections.redeliveries import TIME_MAX_MS, Redeliveries, check_test_type, recovery, redelivery
 from runtime.clock import SYSTEM
 from runtime.kafka import Bus
 from runtime.postgres import FOLDS_SCHEMA, pool
 from runtime.settings import Settings
-from schemas import strict
+from schemas import kept, strict
+from schemas.deliveries import LEFT_OUT_MAX
 from schemas.events import TEST_TYPE
-from schemas.ids import OrganizationId, parse_event_id
+from schemas.ids import EventId, OrganizationId, RoundId, parse_event_id
 from schemas.problems import ProblemError
 from triggers.commands.dead import dead
 from triggers.commands.output import Json, control_plane, show, show_one
+from triggers.commands.progress import reading
 
 T = TypeVar("T")
 
@@ -87,7 +91,7 @@ def dead_redrive(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and ask for nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Deliver dead letters again, each in a round of its own beside its history; not what was delivered since or is on its way."""
+    """Deliver dead letters again, each in a round beside its history; not what was dropped, delivered since, or is on its way."""
     with control_plane() as (settings, connection):
         if (organization is None) == (endpoint is None):
             raise ValueError("say whose dead letters: either --organization or --endpoint")
@@ -98,9 +102,12 @@ def dead_redrive(
         else:
             found = [one for one in endpoints.page(connection, None) if one.organization == organization and one.enabled]
         span = _span(since, until)
+        with reading() as line:
+            partitions = {partition for one in found for partition in partitions_of(settings, one.organization)}
+            dropped = {one: letters for number in partitions for one, letters in dropped_letters(settings, number, line).items()}
 
         async def ask(to: Redeliveries) -> Sequence[dict[str, Any]]:
-            return [await _redrive(to, connection, one, *span, event, dry_run=dry_run) for one in found]
+            return [await _redrive(to, connection, one, *span, event, dropped.get(one.id, ()), dry_run=dry_run) for one in found]
 
         show([row for row in asked(settings, ask) if row["deliveries"] or endpoint is not None], json=json)
 
@@ -114,20 +121,31 @@ async def _recover(to: Redeliveries, connection: Connection[Any], found: Endpoin
 
 
 async def _redrive(
-    to: Redeliveries, connection: Connection[Any], found: Endpoint, since_ms: int, until_ms: int, event: str | None, *, dry_run: bool
+    to: Redeliveries,
+    connection: Connection[Any],
+    found: Endpoint,
+    since_ms: int,
+    until_ms: int,
+    event: str | None,
+    dropped: Sequence[tuple[EventId, RoundId]],
+    *,
+    dry_run: bool,
 ) -> dict[str, Any]:
-    """One endpoint's. Nothing is asked for where there is nothing to deliver."""
+    """One endpoint's. Nothing is asked for where there is nothing to deliver. Raises `ValueError` where too many were dropped."""
     event_id = None if event is None else parse_event_id(event)
-    missed = await to.missed(_owner(found), found.id, since_ms=since_ms, until_ms=until_ms, held=False, event_id=event_id)
+    begin, end = kept.range_of(since_ms, until_ms, event_id)
+    left_out = sorted(one for one in dropped if begin <= one[0] < end)
+    if len(left_out) > LEFT_OUT_MAX:
+        raise ValueError(f"{found.id}: {len(left_out):,} dead letters of that time were dropped: narrow it, to at most {LEFT_OUT_MAX:,}")
+    span = {"since_ms": since_ms, "until_ms": until_ms}
+    missed = await to.missed(_owner(found), found.id, **span, held=False, event_id=event_id, left_out=left_out)
     row = {"endpoint_id": found.id, "url": found.configuration.url, "deliveries": missed.deliveries, "more": missed.more}
     if dry_run or not missed.deliveries:
         return {**row, "round": None}
     round_id = to.new_round()
     told = {"since": iso(since_ms), "until": iso(until_ms), "event": event_id, "deliveries": missed.deliveries}
     _note(connection, found, "redrive", {"round": round_id, **told})
-    wanted = recovery(
-        round_id, "redrive", _owner(found), found.id, since_ms=since_ms, until_ms=until_ms, held=False, event_id=event_id
-    )  # fmt: skip
+    wanted = recovery(round_id, "redrive", _owner(found), found.id, **span, held=False, event_id=event_id, left_out=left_out)
     await to.append(wanted, ())
     return {**row, "round": round_id}
 

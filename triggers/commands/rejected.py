@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import base64
-import sys
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Final, get_args
 
 import typer
 
 from access import audit
-from access.times import iso
 from projections.rejects import Reject, Wanted, reject_at, rejects
 from runtime.clock import SYSTEM
 from runtime.settings import Settings
 from schemas.codec import RejectReason
 from schemas.ids import ORGANIZATION_PREFIX
 from schemas.topics import EVENTS_REJECTED
-from triggers.commands.dead import place_text
+from triggers.commands.opened import opened
 from triggers.commands.output import Json, explained, show, show_one
 from triggers.commands.progress import reading
 from triggers.commands.records import (
     JsonLines,
     Limit,
+    Place,
     Places,
     Since,
     Until,
     Why,
     WithDropped,
+    check_reason,
+    drop_all,
+    dropped_document,
+    dropped_text,
     escaped,
     moment_of,
     place_of,
+    place_text,
     print_rows,
     printable,
     safe,
@@ -40,13 +44,15 @@ from triggers.drop import drop
 
 rejected = typer.Typer(no_args_is_help=True, help="Rejected records: what could not be read.")
 
+_REASONS: Final[tuple[str, ...]] = get_args(RejectReason)
+
 
 @rejected.command("list")
 def rejected_list(
     organization: Annotated[str | None, typer.Option(help="Only under this organization's key.")] = None,
     event: Annotated[str | None, typer.Option(help="Only of this event, as far as its headers say.")] = None,
     topic: Annotated[str | None, typer.Option(help="Only from this topic.")] = None,
-    reason: Annotated[str | None, typer.Option(help=f"Only for this reason: {', '.join(get_args(RejectReason))}.")] = None,
+    reason: Annotated[str | None, typer.Option(help=f"Only for this reason: {', '.join(_REASONS)}.")] = None,
     since: Since = None,
     until: Until = None,
     dropped: WithDropped = False,
@@ -55,23 +61,31 @@ def rejected_list(
 ) -> None:
     """List rejected records, partition by partition in the order in which they were parked. Times are the records' own."""
     with explained(), reading(streaming=json) as line:
-        if reason is not None and reason not in get_args(RejectReason):
-            raise ValueError(f"there is no reason {reason!r}: there are {', '.join(get_args(RejectReason))}")
+        check_reason(reason, _REASONS)
         wanted = Wanted(organization, event, topic, reason, moment_of(since), moment_of(until), dropped)
-        more = print_rows(map(row, rejects(Settings(), wanted, progress=line)), limit, json=json)
-    if more:
-        print(f"triggers: there are more than {limit:,}: narrow the list, or raise --limit", file=sys.stderr)
+        print_rows(map(row, rejects(Settings(), wanted, progress=line)), limit, json=json)
 
 
 @rejected.command("show")
-def rejected_show(place: Annotated[str, typer.Argument(help="Its place as `list` shows it: 2@41.")], json: Json = False) -> None:
+def rejected_show(place: Place, json: Json = False) -> None:
     """Show a rejected record: its bytes, escaped; its headers; where it was and why it could not be read."""
     with explained(), reading() as line:
-        found = reject_at(Settings(), place_of(place, EVENTS_REJECTED), line)
+        settings = Settings()
+        found = reject_at(settings, place_of(place, EVENTS_REJECTED), line)
+        value, sealed = opened(settings, found.value)
     if json:
-        show_one(document(found), json=True)
+        more = {"opened_base64": None if value == found.value else _base64(value), "sealed": sealed}
+        show_one({**document(found), **more}, json=True)
         return
-    show_one({**safe(row(found)), "detail": printable(found.detail), "value": shown(found.value)}, json=False)
+    show_one(
+        {
+            **safe(row(found)),
+            "detail": printable(found.detail),
+            "value": shown(value),
+            **({} if sealed is None else {"sealed": printable(sealed)}),
+        },
+        json=False,
+    )
     print()
     show([{"header": printable(name), "value": shown(value)} for name, value in found.headers], json=False)
 
@@ -82,10 +96,7 @@ def rejected_drop(places: Places, why: Why = None, json: Json = False) -> None:
     with explained(), reading() as line:
         settings, actor = Settings(), audit.command_line_actor()
         found = [reject_at(settings, place_of(place, EVENTS_REJECTED), line) for place in places]  # all, before any is dropped
-        done = []
-        for one in found:
-            decision = one.dropped or drop(settings, SYSTEM, one.at, organization=organization_of(one), actor=actor, why=why)
-            done.append({"place": place_text(one.at), "dropped": "before" if one.dropped else "now", "actor": decision.actor})
+        done = drop_all(found, lambda one: drop(settings, SYSTEM, one.at, organization=organization_of(one), actor=actor, why=why))
     show(done, json=json)
 
 
@@ -106,16 +117,15 @@ def row(found: Reject) -> dict[str, Any]:
         "event_id": found.event_id,
         "key": escaped(found.key, bytes_max=64),
         "bytes": None if found.value is None else len(found.value),
-        "dropped": None if found.dropped is None else f"{iso(found.dropped.at_ms)} by {found.dropped.actor}",
+        "dropped": dropped_text(found.dropped),
     }
 
 
 def document(found: Reject) -> dict[str, Any]:
     """Everything, for scripts: bytes as base64, and escaped for people."""
-    dropped = found.dropped
     return {
         **row(found),
-        "dropped": None if dropped is None else {"at": iso(dropped.at_ms), "actor": dropped.actor, "why": dropped.why},
+        "dropped": dropped_document(found.dropped),
         "detail": found.detail,
         "key_base64": _base64(found.key),
         "value_base64": _base64(found.value),

@@ -58,7 +58,7 @@ def _master_keys(settings: Settings, *, production: bool) -> Iterator[Said]:
     if production and keyring.newest in _DEVELOPMENT_KEYS:
         yield bad(
             f"the newest master key is called {keyring.newest!r}, as in development: whoever has that file opens every secret",
-            "put a new one in front, `triggers keyring rewrap`, drop the old one (docs/operating/README.md)",
+            "put a new one in front, `triggers keyring rewrap`, drop the old one (docs/operating/master-keys.md)",
         )
 
 

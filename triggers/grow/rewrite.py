@@ -19,6 +19,7 @@ from processors.dedup import Marker, decode_marker, encode_marker, newer
 from schemas import codec
 from schemas.codec import HEADER_REJECTED_OFFSET, HEADER_REJECTED_PARTITION, HEADER_REJECTED_TOPIC, CodecError
 from schemas.ids import EndpointId
+from schemas.lifecycle import Dropped, LifecycleRecord
 from schemas.records import Record
 from schemas.topics import (
     DEDUP_APP,
@@ -37,12 +38,12 @@ from triggers.backup import files, manifest
 from triggers.backup.check import read_manifest
 from triggers.backup.manifest import MANIFEST, Committed, Covered, Manifest, Segment
 from triggers.grow import control, values
-from triggers.grow.places import Moved, Place, Places, by_ingested, by_time, merged
+from triggers.grow.places import Moved, Place, Places, by_ingested, by_time, merged, target_of
 from triggers.grow.segments import Out
 from triggers.grow.values import Move
 
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
-#: In this order, then every other topic, then those whose records name places of any.
+#: These in this order, then every other topic, then those whose records name places of any.
 _FIRST: Final = (EVENTS_INGESTED, EVENTS_ACCEPTED)
 _LAST: Final = (EVENTS_REJECTED, LIFECYCLE)
 #: What has to be read to its end: what comes of it must be on the other topics, not to come in another order.
@@ -90,9 +91,15 @@ class _Rewrite:
 
     def run(self) -> str:
         growing = [topic.name for topic in self._made.topics if not topic.compacted]
-        for name in (*_FIRST, *(one for one in growing if one not in (*_FIRST, *_LAST)), EVENTS_REJECTED):
+        for name in (*_FIRST, *(one for one in growing if one not in (*_FIRST, *_LAST))):
             self._topic(name)
-        self._lifecycle()
+        # A rejected record may be one of `lifecycle`, and a decision there may be about a rejected record.
+        lifecycle = Out(self._after, LIFECYCLE, self._segment_bytes_max)
+        self._ends[LIFECYCLE] = lifecycle.ends
+        self._keyed(lifecycle)
+        self._topic(EVENTS_REJECTED)
+        self._decisions(lifecycle)
+        self._segments += lifecycle.close()
         self._fifo()
         self._changelog()
         tables = control.rewrite(self._move, self._before, self._after, self._made)
@@ -157,21 +164,33 @@ class _Rewrite:
 
     # -- the others
 
-    def _lifecycle(self) -> None:
-        """A decision stands in the partition of its record; one about a record that is gone stays as it is, and means nothing."""
-        self._ends[LIFECYCLE] = {}
-        out = Out(self._after, LIFECYCLE, self._segment_bytes_max)
+    def _keyed(self, out: Out) -> None:
+        """Marks of retention and erasures are of an organization and name no place: byte for byte, where their key goes. So does what
+        cannot be read."""
+        places = self._places[LIFECYCLE] = Places()
+        for number, record, entry in self._entries():
+            if not isinstance(entry, Dropped):
+                to = target_of(record.key, number, self._partitions)
+                places.add(Place(number, record.offset), Place(to, out.ends.get(to, 0)))
+                out.put(to, record)
+
+    def _decisions(self, out: Out) -> None:
+        """A decision stands in the partition of its record. One about a record that is gone stays as it is: what it says of a delivery is
+        looked for where the key goes, and without that it means nothing."""
+        for number, record, entry in self._entries():
+            if isinstance(entry, Dropped):
+                found = values.dropped(self._move, record.value, entry)
+                to = target_of(record.key, number, self._partitions)
+                out.put(*((to, record) if found is None else (found[0], record._replace(value=found[1]))))
+
+    def _entries(self) -> Iterator[tuple[int, Record, LifecycleRecord | None]]:
+        """With the partition of each. None: it cannot be read."""
         for number in range(self._made.partitions):
             for record in self._records(LIFECYCLE, number):
                 try:
-                    entry = codec.lifecycle.decode(record.value)
+                    yield number, record, codec.lifecycle.decode(record.value)
                 except CodecError:
-                    out.put(number, record)
-                    continue
-                found = values.dropped(self._move, entry)
-                out.put(*((number, record) if found is None else (found.partition, record._replace(value=codec.encode(found)))))
-        self._segments += out.close()
-        self._ends[LIFECYCLE] = out.ends
+                    yield number, record, None
 
     def _fifo(self) -> None:
         """One position of each endpoint: the one that a new owner would find."""

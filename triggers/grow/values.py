@@ -127,14 +127,15 @@ def fifo(move: Move, position: FifoPosition) -> FifoPosition:
     )
 
 
-def dropped(move: Move, record: Dropped) -> Dropped | None:
-    """None: what it is about is not in the log any more, so there is nothing to leave out of a list."""
+def dropped(move: Move, value: bytes | None, record: Dropped) -> tuple[int, bytes] | None:
+    """Partition and value of `record`, which is what `value` says. None: what it is about is not in the log any more, so there is nothing
+    to leave out of a list."""
     old = Place(record.partition, record.offset)
     places = move.topics.get(record.topic)
     found = None if places is None or record.generation != move.generation else places.of(old)
     if found is None:
         return None
-    return msgspec.structs.replace(record, generation=move.generation + 1, partition=found.partition, offset=found.offset)
+    return found.partition, _edited(value, generation=move.generation + 1, partition=found.partition, offset=found.offset)
 
 
 def marker(move: Move, key: bytes, held: Marker) -> Marker | None:

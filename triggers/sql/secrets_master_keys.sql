@@ -1,2 +1,2 @@
--- Which master keys the secrets of endpoints are encrypted under.
-SELECT DISTINCT master_key_id FROM control.endpoint_secrets ORDER BY master_key_id
+-- Which master keys the secrets of endpoints and the data keys are encrypted under.
+SELECT master_key_id FROM control.endpoint_secrets UNION SELECT master_key_id FROM control.data_keys ORDER BY master_key_id

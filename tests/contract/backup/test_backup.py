@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -28,32 +27,36 @@ from schemas.topics import (
     declared,
     retry_topic,
 )
+from tests import runbooks
 from tests.contract.backup.rig import GONE, control_of, log_of, quiet, stands
 from tests.contract.rebuild.rig import sums
 from triggers.backup.check import check
 from triggers.backup.manifest import MANIFEST, Damaged
 from triggers.backup.produce import RestoreError
 from triggers.backup.restore import restore
-from triggers.backup.save import Done, save
+from triggers.backup.save import UNFINISHED, Done, save
 from triggers.backup.target import NotEmpty
 from triggers.processes import wait_for_kafka
 from triggers.system import argv
 
-PAGE = Path(__file__).parents[3] / "docs" / "operating" / "backup.md"
 Saved = tuple[Path, Done]
 
 
-def command(settings: Settings, *arguments: str | Path, crash: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """As an operator gives it."""
-    environment = {
-        "PATH": os.environ["PATH"],
+def environment_of(settings: Settings) -> dict[str, str]:
+    """What the commands need of it."""
+    return {
         "TRIGGERS_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "TRIGGERS_POSTGRES__DSN": settings.postgres.dsn.get_secret_value(),
         "TRIGGERS_REDIS__URL": settings.redis.url.get_secret_value(),
         "TRIGGERS_MASTER_KEYS": settings.master_keys.get_secret_value(),
         "TRIGGERS_DELIVERY__DELAYS_S": json.dumps(settings.delivery.delays_s),
-        **({"TRIGGERS_CRASH_FILE": str(crash)} if crash else {}),
     }
+
+
+def command(settings: Settings, *arguments: str | Path, crash: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """As an operator gives it."""
+    armed = {"TRIGGERS_CRASH_FILE": str(crash)} if crash else {}
+    environment = {**environment_of(settings), **armed, "PATH": os.environ["PATH"]}
     return subprocess.run(argv(*map(str, arguments)), env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -165,6 +168,37 @@ def test_a_backup_that_was_killed_has_no_manifest_and_goes_on_and_a_second_one_r
 
 
 @pytest.mark.verify
+def test_a_backup_that_was_killed_in_its_last_steps_is_whole_or_not_there_and_the_next_one_tidies_up(
+    source: Settings, saved: Saved, tmp_path: Path
+) -> None:
+    directory, crash = tmp_path / "backup", tmp_path / "crash"
+    for place, there in (("backup.before_control", False), ("backup.before_manifest", False), ("backup.after_manifest", True)):
+        crash.write_text(place)
+        killed = command(source, "backup", directory, crash=crash)
+        assert killed.returncode == -9, (place, killed.stderr)
+        assert (directory / MANIFEST).exists() == there, place
+        assert command(source, "backup", directory, "--verify").returncode == (0 if there else 1), place
+    assert (directory / UNFINISHED).exists()  # what the last steps would have tidied away
+    assert check(directory, quiet).manifest.run == 1
+    again = save(source, directory, SYSTEM, quiet)
+    assert again.manifest.run == 2
+    compacted = {topic.name for topic in declared(source.delivery.delays_s) if topic.cleanup != "delete"}
+    assert again.read == sum(one.records for one in again.manifest.segments if one.topic in compacted)  # all else was read before
+    assert check(directory, quiet).digest == again.digest
+    assert counted(again) == counted(saved[1])
+    files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    assert files == {MANIFEST, ".lock", *(file.name for file in again.manifest.files())}
+
+
+def counted(done: Done) -> dict[tuple[str, int], int]:
+    """Records of each partition."""
+    found: dict[tuple[str, int], int] = {}
+    for one in done.manifest.segments:
+        found[one.topic, one.partition] = found.get((one.topic, one.partition), 0) + one.records
+    return found
+
+
+@pytest.mark.verify
 def test_a_restore_that_was_killed_holds_every_process_back_and_goes_on(
     source: Settings, saved: Saved, target: Settings, tmp_path: Path
 ) -> None:
@@ -186,15 +220,18 @@ def test_a_restore_that_was_killed_holds_every_process_back_and_goes_on(
 
 
 @pytest.mark.verify
-def test_every_command_of_the_operating_page_does_what_it_says(source: Settings, target: Settings, tmp_path: Path) -> None:
-    (block,) = re.findall(r"```\n(triggers .*?)```", PAGE.read_text(), re.DOTALL)
-    lines = [line.partition("#")[0].replace("/backups/triggers", str(tmp_path / "backup")).split()[1:] for line in block.splitlines()]
-    assert [line[0] for line in lines] == ["backup", "backup", "backup", "restore"]
-    for line in lines:
-        finished = command(target if line[0] == "restore" else source, *line)
-        assert finished.returncode == 0, (line, finished.stderr)
-        assert "needs_master_keys" in finished.stdout
+@pytest.mark.parametrize("page", runbooks.RESTORED)
+def test_every_command_of_the_runbook_prints_what_it_says(page: str, source: Settings, target: Settings, tmp_path: Path) -> None:
+    backup = {"BACKUP": str(tmp_path / "backup")}
+    restored = False
+
+    def servers_of(step: runbooks.Step) -> dict[str, str]:
+        nonlocal restored
+        restored |= "triggers restore" in step.command
+        return environment_of(target if restored else source)
+
+    runbooks.run_page(page, backup, tmp_path, of_step=servers_of)
     assert sums(target) == sums(source)
-    again = command(target, *lines[-1])
+    again = command(target, "restore", backup["BACKUP"])
     assert (again.returncode, len(again.stderr.splitlines()[-1:])) == (1, 1)
     assert "has had" in again.stderr

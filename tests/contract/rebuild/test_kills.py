@@ -72,6 +72,29 @@ def test_killed_at_any_placed_point_the_live_tables_are_whole_and_the_next_run_g
     assert sums(tables) == whole
 
 
+@pytest.mark.timeout(180)
+def test_killed_while_it_folds_what_came_after_the_load_it_goes_on_behind_what_it_folded(
+    tables: Settings, own_servers: Servers, tmp_path: Path
+) -> None:
+    standing = "SELECT sum(next_offset) FROM folds_shadow.projection_offsets"
+    stood = []
+    for share, place in ((0.5, "rebuild.compared:1"), (1.0, "rebuild.after_fold:2")):
+        fold_live(tables, share=share)
+        before = sums(tables)
+        process = begin(tables, own_servers, place=place, folder=tmp_path)
+        output = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, (place, output)
+        assert sums(tables) == before
+        stood.append(int(fetch(tables, standing)[0][0]))
+    whole = int(fetch(tables, "SELECT sum(next_offset) FROM projection_offsets")[0][0])
+    assert stood[0] < stood[1] < whole  # in the middle of what came
+    report = rebuild(tables)
+    assert report.resumed
+    assert report.swapped
+    assert report.records == whole - stood[1]  # nothing is read again
+    assert sums(tables) == before
+
+
 def test_postgres_killed_during_the_swap_leaves_the_old_tables(
     live: Settings, own_servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,15 +1,13 @@
-"""What may be asked of replays, and what the operating page says of it."""
+"""What may be asked of replays."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-from tests.flow.replays.asking import arrived, post, run, start, steer
+from tests.flow.replays.asking import start, steer
 from triggers.provision import Tenant, make_endpoint, make_tenant
 from triggers.receiver import Receiver
 from triggers.system import System
@@ -46,23 +44,3 @@ def test_what_cannot_be_replayed_is_a_problem_that_says_why(
     steer(desk, unknown, 422)
     assert desk.get("/replays", params={"organization": tenant.organization}).json() == {"replays": [], "next_before": None}
     assert client.get("/operator/replays").status_code == 403
-
-
-@pytest.mark.verify
-def test_every_command_of_the_operating_page_does_what_it_says(
-    system: System, client: httpx.Client, desk: httpx.Client, tenant: Tenant, endpoint: str, receiver: Receiver
-) -> None:
-    arrived(receiver, post(client, *["order.paid"] * 60))
-    (block,) = re.findall(r"```\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    commands = [line.partition("  #")[0].strip() for line in block.splitlines()]
-    assert len(commands) == 7
-    names = {"ORG": tenant.organization, "EP": endpoint, "'order.*'": "order.*"}
-    states = []
-    for command in commands:
-        words = [names.get(word, word) for word in command.split()]
-        assert words[:2] == ["triggers", "replay"]
-        told = run(system, *words[2:])
-        if isinstance(told, dict) and "id" in told:
-            names["RND"] = str(told["id"])
-        states.append(told[0]["state"] if isinstance(told, list) else told.get("state"))
-    assert states == [None, "running", "running", "running", "paused", "running", "cancelled"]

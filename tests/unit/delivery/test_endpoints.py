@@ -22,6 +22,7 @@ class Postgres:
         self.asked = 0
         self.url = "https://a.example/"
         self.enabled = True
+        self.sealed = b"sealed"
         self.answers = asyncio.Event()
 
     @asynccontextmanager
@@ -31,10 +32,27 @@ class Postgres:
     async def execute(self, statement: bytes, _values: Any) -> Any:
         if b"UPDATE" in statement:
             return SimpleNamespace(rowcount=1)
-        if b"endpoint_secrets" in statement:
-            return rows((ID, b"sealed", "key"))
         self.asked += 1
-        row: Any = (ID, "org_1", "live", self.url, None, {}, None, None, "default", None, None, None, self.enabled, None, False, False)
+        row: Any = (
+            ID,
+            "org_1",
+            "live",
+            self.url,
+            None,
+            {},
+            None,
+            None,
+            "default",
+            None,
+            None,
+            None,
+            self.enabled,
+            None,
+            False,
+            False,
+            [self.sealed],
+            ["key"],
+        )
         await self.answers.wait()
         return rows(row) if self.url else rows()
 
@@ -106,3 +124,40 @@ async def test_an_endpoint_that_is_found_deleted_is_so_for_whoever_asks_next() -
     assert await looked.there([ID]) == {}
     assert await looked.get(ID) is None
     assert await looked.why_absent(ID) == "endpoint_missing"
+
+
+async def test_batches_that_come_while_a_query_is_under_way_share_the_next_one_and_none_is_answered_by_what_was_read_before() -> None:
+    postgres = Postgres()
+    looked = endpoints(postgres)
+    first = asyncio.create_task(looked.of([("org_1", "live")]))
+    await asyncio.sleep(0.01)
+    assert postgres.asked == 1
+    later = [asyncio.create_task(looked.of([("org_1", "live")])) for _ in range(20)]
+    await asyncio.sleep(0.01)
+    later.pop().cancel()  # who gives up takes nobody along
+    assert postgres.asked == 1
+    postgres.enabled = False  # after the first was read, before the others are
+    postgres.answers.set()
+    assert [one.enabled for one in (await first)["org_1", "live"]] == [True]
+    assert {one.enabled for answer in await asyncio.gather(*later) for one in answer["org_1", "live"]} == {False}
+    assert postgres.asked == 2
+
+
+async def test_a_secret_is_opened_once_until_it_changes() -> None:
+    postgres = Postgres()
+    postgres.answers.set()
+    opened: list[bytes] = []
+
+    def decrypt(_key_id: str, sealed: bytes, _owner: bytes) -> bytes:
+        opened.append(sealed)
+        return sealed
+
+    keyring: Any = SimpleNamespace(decrypt=decrypt)
+    pool: Any = postgres
+    looked = Endpoints(pool, keyring, SYSTEM, "w", (1.0,))
+    for sealed in (b"one", b"one", b"two"):
+        postgres.sealed = sealed
+        found = await looked.get(ID, fresh=True)
+        assert found is not None
+        assert found.secrets == (sealed,)
+    assert opened == [b"one", b"two"]

@@ -161,7 +161,7 @@ async def live(
     patch.setattr(Fifo, "_look", look)
     topic_delays = {retry_topic(d): d for d in DELAYS_S}
     sender, guard = posts.sender(statuses), StallGuard(1e9)
-    context = Context(made, clock, bus, Known(rate), sender, guard, topic_delays, "w", None, None)  # type: ignore[arg-type]
+    context = Context(made, clock, bus, Known(rate), sender, guard, topic_delays, "w", None, None, None)  # type: ignore[arg-type]
     context.pages = MemoryPages(log)  # type: ignore[assignment]
     checkpoint = log.committed[EVENTS_ACCEPTED][1]
     lanes = {

@@ -280,3 +280,36 @@ def test_a_replays_failure_opens_no_breaker_and_is_heard_as_a_probe() -> None:
     assert [_teaches(made("replay", "failed"), one) for one in (attempt, probe)] == [None, False]
     assert [_teaches(made("replay", "delivered"), one) for one in (attempt, probe)] == [True, True]
     assert [_teaches(made(cause, "failed"), attempt) for cause in (None, "retry", "recover", "redrive")] == [False] * 4
+
+
+async def test_a_place_given_to_who_gives_up_just_then_goes_to_the_next() -> None:
+    slots = Slots(1, 0, 60.0)
+    over = asyncio.Event()
+
+    async def work() -> str:
+        await over.wait()
+        asyncio.get_running_loop().call_soon(second.cancel)  # it is given the place before that, and begins after it
+        return "made"
+
+    first = asyncio.create_task(slots.run(work, slow=False))
+    await asyncio.sleep(0)
+    second, third = (asyncio.create_task(slots.run(work, slow=False)) for _ in range(2))
+    await asyncio.sleep(0)
+    assert slots.under_way == 3
+    over.set()
+    assert await first == "made"
+    assert await asyncio.wait_for(third, 5) == "made"
+    assert second.cancelled()
+    assert slots.under_way == 0
+
+
+async def test_who_has_waited_too_long_for_a_turn_is_sent_away_in_time_and_leaves_no_trace() -> None:
+    one = gate(Clock(), endpoint(concurrency=1), endpoint_wait_s=0.05)
+    first = await admitted(one)
+    began_s = asyncio.get_running_loop().time()
+    found = await asyncio.wait_for(asyncio.gather(*(one.enter(again=False) for _ in range(3))), 5)
+    assert asyncio.get_running_loop().time() - began_s >= 0.1
+    assert found == [Refused("full")] * 3
+    one.leave(first, True)
+    assert one.at_rest
+    one.leave(await admitted(one), True)

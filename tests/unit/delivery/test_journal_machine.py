@@ -171,7 +171,7 @@ async def live(
     guard = StallGuard(1e9)
     context = Context(
         made, clock, bus, Known(rate_per_minute), SimpleNamespace(post=post), guard,  # type: ignore[arg-type]
-        {retry_topic(d): d for d in DELAYS_S}, "w", missed, replays,
+        {retry_topic(d): d for d in DELAYS_S}, "w", missed, replays, None,  # type: ignore[arg-type]
     )  # fmt: skip
     configure(context)
     checkpoint = read_checkpoint(log.committed[EVENTS_ACCEPTED][1])
@@ -265,6 +265,16 @@ def test_no_crash_repeats_a_journalled_attempt_or_forks_a_retry(
                 assert later.started_at_ms >= earlier.next.not_before_ms
     told = {event.id: event for event in (codec.ingested.decode(record.value) for record in log.records(EVENTS_INGESTED))}
     assert Counter(event.type for event in told.values())[operational.DEAD_LETTER] == sum(dead.values())
+
+
+def test_details_of_a_failed_attempt_are_kept_no_longer_than_it_takes_to_write_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, settled = Log(), list[tuple[EventId, int]]()
+    event_id = accept(log, 0)
+    monkeypatch.setattr(Journal, "settle", lambda _, key: settled.append((key[0], key[2])))
+    statuses = [500] * 2 * (len(SCHEDULE_S) + 1)
+    asyncio.run(live(log, 1_000_000, after=True, commits=False, statuses=statuses, rate_per_minute=None, monkeypatch=monkeypatch))
+    assert len(log.records(DELIVERIES_DEAD)) == len(ENDPOINTS)
+    assert Counter(settled) == {(event_id, attempt): len(ENDPOINTS) for attempt in range(1, len(SCHEDULE_S) + 2)}
 
 
 def test_a_delay_is_the_largest_that_fits_and_nothing_waits_longer_than_its_topic() -> None:

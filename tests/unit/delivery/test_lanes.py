@@ -46,9 +46,9 @@ class Partition:
 def test_few_large_records_pause_a_partition_and_it_is_resumed_when_they_are_taken() -> None:
     one = Partition()
     for _ in range(8):
-        one.add(MEBIBYTE)
+        one.add(MEBIBYTE // 4)
         assert not one.paused
-    one.add(MEBIBYTE)
+    one.add(MEBIBYTE // 4)
     assert one.paused
     assert one.take(7) == list(range(7))
     assert one.paused, "two left, which are no less than the lower bound"

@@ -126,7 +126,7 @@ async def deliver(log: Log, plans: dict[EndpointId, Plan], delays_s: Sequence[fl
     sources = [EVENTS_ACCEPTED, *map(retry_topic, delays_s)]
     bus, sender, known, guard = DyingBus(log, 1 << 60, after=True), SimpleNamespace(post=post), Known(plans), StallGuard(1e9)
     topic_delays = dict(zip(sources[1:], delays_s, strict=True))
-    context = Context(made, Clock(log), bus, known, sender, guard, topic_delays, "w", None, None)  # type: ignore[arg-type]
+    context = Context(made, Clock(log), bus, known, sender, guard, topic_delays, "w", None, None, None)  # type: ignore[arg-type]
     lanes = {
         topic: Lane(topic, 0, Watermark(0), 1_000, bytes_in_flight_max=1 << 30, pause=lambda: None, resume=lambda: None)
         for topic in sources

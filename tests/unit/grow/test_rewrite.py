@@ -18,12 +18,13 @@ from schemas import codec, ids, keys
 from schemas.codec import CodecError, rejected_headers
 from schemas.deliveries import FifoPosition, Planned, RetryTask
 from schemas.events import Ingested
-from schemas.lifecycle import Dropped
+from schemas.lifecycle import Dropped, Erased, LetterOf, RetentionMoved
 from schemas.records import Record
 from schemas.topics import (
     DEDUP_APP,
     DEDUP_CHANGELOG,
     DELIVERIES_ATTEMPTS,
+    DELIVERIES_DEAD,
     DELIVERIES_FIFO,
     DELIVERY_GROUP,
     EVENTS_ACCEPTED,
@@ -44,6 +45,9 @@ DELAYS_S = [5.0]
 RETRY = retry_topic(5)
 ORGANIZATIONS = [ids.organization_id(number, bytes(10)) for number in range(9)]
 ENDPOINT = ids.endpoint_id(1, bytes(10))
+ENVELOPE = b'{"key": "dk_01a20b40-260e-7001-8203-040506070809", "nonce":"1D16PXdrO+zo3QTE","ciphertext":"K63V"}'
+#: Its letter went before partitions were grown.
+GONE = LetterOf(event_id=ids.event_id(9_999, bytes(10)), endpoint_id=ENDPOINT)
 Log = dict[tuple[str, int], list[Record]]
 
 
@@ -52,7 +56,8 @@ def quiet(_: Any) -> None:
 
 
 def log() -> Log:
-    """Events of nine organizations with all that comes of them; one ingested record that nobody can read, and a retry for each event."""
+    """Events of nine organizations with all that comes of them, some encrypted, and a retry for each; marks, erasures and decisions; an
+    ingested record that nobody can read, and two of `lifecycle`."""
     found: Log = defaultdict(list)
 
     def put(topic: str, partition: int, key: bytes, value: bytes | None, at_ms: int, headers: Any = ()) -> int:
@@ -66,7 +71,8 @@ def log() -> Log:
         partition = keys.partition_of(key, OLD)
         event = Ingested(
             v=1, id=event_id, organization=organization, mode="live", type="t", received_at_ms=number, fingerprint="0" * 64,
-            dedup_key=f"k:{number}", payload=Raw(b"%d" % number),
+            dedup_key=f"k:{number}", payload=Raw(b"%d" % number if number % 5 else ENVELOPE),
+            encoding="plain" if number % 5 else "aes256gcm",
         )  # fmt: skip
         value = codec.encode(event)
         if number == 50:
@@ -81,6 +87,8 @@ def log() -> Log:
             )
             drop = Dropped(v=1, topic=EVENTS_REJECTED, generation=1, partition=partition, offset=0, actor="a", at_ms=1)
             put(LIFECYCLE, partition, b"-", codec.encode(drop), at_ms)
+        if number in (20, 120):
+            tell_lifecycle(put, organization, at_ms)
         at = put(EVENTS_INGESTED, partition, key, value, at_ms)
         accepted = put(EVENTS_ACCEPTED, partition, key, codec.encode_accepted(value, at, at_ms), at_ms)
         if number % 40 == 39:  # a copy that a crash of dedup left
@@ -100,6 +108,19 @@ def log() -> Log:
             )
             put(DELIVERIES_FIFO, partition, ENDPOINT.encode(), codec.encode(position), at_ms)
     return found
+
+
+def tell_lifecycle(put: Any, organization: ids.OrganizationId, at_ms: int) -> None:
+    key = keys.record_key(organization)
+    partition = keys.partition_of(key, OLD)
+    mark = RetentionMoved(v=1, organization=organization, mode="live", before_ms=at_ms, actor="a", at_ms=1)
+    erased = Erased(v=1, organization=organization, what="subject", keys=[ids.data_key_id(1, bytes(10))], actor="a", at_ms=1)
+    gone = Dropped(v=1, topic=DELIVERIES_DEAD, generation=1, partition=partition, offset=7, actor="a", at_ms=1, letter=GONE)
+    for value in (mark, erased, gone):
+        put(LIFECYCLE, partition, key, codec.encode(value)[:-1] + b', "later": 1.0}', at_ms)
+    bad = put(LIFECYCLE, partition, key, b"poison of lifecycle", at_ms)
+    headers = rejected_headers(LIFECYCLE, partition, bad, CodecError("malformed", "x"))
+    put(EVENTS_REJECTED, partition, key, b"poison of lifecycle", at_ms, headers)
 
 
 def save(directory: Path, records: Log) -> None:
@@ -223,12 +244,44 @@ def test_what_is_named_is_what_was_named(grown: tuple[Log, Log, Manifest, Path])
             assert marker.partition == number
             assert codec.ingested.decode(moved[EVENTS_INGESTED, number][marker.offset].value).id == marker.event_id
     assert sum(len(moved[DEDUP_CHANGELOG, number]) for number in range(NEW)) == EVENTS
-    (rejected,) = [(n, one) for n in range(NEW) for one in moved[EVENTS_REJECTED, n]]
-    headers = dict(rejected[1].headers)
-    assert headers["rejected-partition"] == b"%d" % rejected[0]
-    assert moved[EVENTS_INGESTED, rejected[0]][int(headers["rejected-offset"] or b"")].value == b"poison"
-    (drop,) = [codec.lifecycle.decode(one.value) for n in range(NEW) for one in moved[LIFECYCLE, n]]
-    assert (drop.generation, drop.partition, drop.offset) == (2, rejected[0], 0)
+    rejected = [(n, one) for n in range(NEW) for one in moved[EVENTS_REJECTED, n]]
+    for number, one in rejected:
+        headers = dict(one.headers)
+        assert headers["rejected-partition"] == b"%d" % number
+        origin = (headers["rejected-topic"] or b"").decode()
+        assert moved[origin, number][int(headers["rejected-offset"] or b"")].value == one.value
+    assert sorted(one.value or b"" for _, one in rejected) == [b"poison", b"poison of lifecycle", b"poison of lifecycle"]
+    (drop,) = [one for one, number in decisions(moved) if one.generation == 2]
+    assert moved[EVENTS_REJECTED, drop.partition][drop.offset].value == b"poison"
+
+
+def decisions(log: Log) -> list[tuple[Dropped, int]]:
+    """With the partition in which each stands."""
+    found = []
+    for (topic, number), records in log.items():
+        for one in records if topic == LIFECYCLE else ():
+            if b"poison" not in (one.value or b"") and isinstance(entry := codec.lifecycle.decode(one.value), Dropped):
+                found.append((entry, number))
+    return found
+
+
+def test_marks_erasures_and_what_was_decided_of_a_letter_that_is_gone_go_with_their_organization(
+    grown: tuple[Log, Log, Manifest, Path],
+) -> None:
+    def by_key(log: Log, partitions: int) -> dict[bytes | None, list[bytes]]:
+        found = defaultdict(list)
+        for number in range(partitions):
+            for one in log.get((LIFECYCLE, number), []):
+                if one.key != b"-":
+                    assert number == keys.partition_of(one.key or b"", partitions)
+                    found[one.key].append(one.value or b"")
+        return {key: sorted(values) for key, values in found.items()}
+
+    records, moved, _, _ = grown
+    assert by_key(moved, NEW) == by_key(records, OLD)  # byte for byte
+    told = [one for one, _ in decisions(moved) if one.letter is not None]
+    assert [(one.letter, one.generation, one.offset) for one in told] == 2 * [(GONE, 1, 7)]
+    assert sum(len(moved[LIFECYCLE, number]) for number in range(NEW)) == 2 * 4 + 1
 
 
 def test_groups_go_on_with_what_they_had_not_done(grown: tuple[Log, Log, Manifest, Path]) -> None:

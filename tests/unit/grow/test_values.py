@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 
@@ -17,7 +17,7 @@ from schemas import codec, ids, keys
 from schemas.codec import CodecError, rejected_headers
 from schemas.deliveries import FifoPosition, Planned, Replay
 from schemas.events import Duplicate, First, Ingested, Origin
-from schemas.lifecycle import Dropped, LifecycleRecord
+from schemas.lifecycle import Dropped, LetterOf, LifecycleRecord
 from schemas.records import Record
 from schemas.topics import DELIVERIES_ATTEMPTS, DELIVERIES_DEAD, EVENTS_ACCEPTED, EVENTS_INGESTED
 from triggers.grow import values
@@ -78,6 +78,17 @@ def test_an_accepted_record_says_where_it_was_first_and_keeps_every_other_byte(m
     assert codec.accepted.decode(once_more).first == record.first
 
 
+def test_an_envelope_stays_byte_for_byte(move: Move) -> None:
+    """Its ciphertext is bound to organization, mode and event, which stay."""
+    value = (Path(schemas.__file__).parent / "examples" / EVENTS_ACCEPTED / "encrypted.json").read_bytes()
+    record = codec.accepted.decode(value)
+    spaced = bytes(record.event.payload).replace(b",", b" ,\n")
+    value = value.replace(bytes(record.event.payload), spaced).replace(b'"offset":41', b'"offset":5')
+    found = codec.accepted.decode(values.accepted(move, value, Place(SOURCE, 5)))
+    assert (bytes(found.event.payload), found.event.encoding) == (spaced, "aes256gcm")
+    assert msgspec.structs.replace(found.event, payload=record.event.payload) == record.event
+
+
 def test_what_cannot_be_read_stays_as_it_is(move: Move) -> None:
     at = Place(SOURCE, 2)
     for value in (None, b"", b"poison", b'{"v":9}', b'{"v":1}'):
@@ -119,20 +130,24 @@ def test_a_fifo_endpoint_goes_on_with_the_plan_it_was_at(move: Move) -> None:
 
 
 def test_a_decision_about_a_record_is_about_the_same_one_and_goes_with_one_that_is_gone(move: Move) -> None:
-    record = Dropped(v=1, topic=DELIVERIES_DEAD, generation=4, partition=SOURCE, offset=5, actor="a", at_ms=1)
-    found = values.dropped(move, record)
-    assert found is not None and (found.generation, found.partition, found.offset, found.actor) == (5, TARGET, 1, "a")
+    letter = LetterOf(event_id=EVENT, endpoint_id=ENDPOINT)
+    record = Dropped(v=1, topic=DELIVERIES_DEAD, generation=4, partition=SOURCE, offset=5, actor="a", at_ms=1, letter=letter)
+    found = values.dropped(move, codec.encode(record)[:-1] + b',"later":1.0}', record)
+    assert found is not None and found[0] == TARGET
+    assert read(found[1]) == {**read(codec.encode(record)), "generation": 5, "partition": TARGET, "offset": 1, "later": 1.0}
     for gone in (
         Dropped(v=1, topic=DELIVERIES_DEAD, generation=4, partition=SOURCE, offset=500, actor="a", at_ms=1),
         Dropped(v=1, topic=DELIVERIES_DEAD, generation=3, partition=SOURCE, offset=5, actor="a", at_ms=1),
     ):
-        assert values.dropped(move, gone) is None
+        assert values.dropped(move, codec.encode(gone), gone) is None
 
 
-def test_every_kind_of_decision_has_its_rule() -> None:
-    """A record kind that is new on `lifecycle` must say how a move maps it: in `triggers.grow.values`, and then here."""
-    kinds: Iterable[Any] = getattr(LifecycleRecord, "__args__", (LifecycleRecord,))
-    assert [kind.__name__ for kind in kinds] == ["Dropped"]
+def test_every_kind_of_record_on_lifecycle_has_its_rule() -> None:
+    """One that is new must say how a move maps it: in `triggers.grow.values` if it names a place, and then here. All that names none goes
+    with its key (`triggers.grow.rewrite`)."""
+    names_a_place = {"Dropped"}
+    names_none = {"RetentionMoved", "Erased"}
+    assert {kind.__name__ for kind in LifecycleRecord.__args__} == names_a_place | names_none
 
 
 def test_a_marker_holds_its_key_for_the_same_record(move: Move) -> None:

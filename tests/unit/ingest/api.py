@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from access.auth import Authenticator, Principal
+from access.data_keys import DataKeys
 from access.limits import Allowance, Limiter
 from ingest.app import Application, Readiness, create_app
 from ingest.append import Appender
@@ -151,9 +152,10 @@ class Held:
         self.told += [("confirm", one.event_id) for one in confirmed]
         return 0
 
-    async def confirm(self, _key: str, event_id: EventId, _fingerprint: str, _at_ms: int) -> None:
-        await self._tick.touch()
-        self.told.append(("confirm", event_id))
+    def confirm(self, _key: str, event_id: EventId, _fingerprint: str, _at_ms: int, on_told: Callable[[bool], None]) -> None:
+        if self._tick.up:
+            self.told.append(("confirm", event_id))
+        asyncio.get_running_loop().call_soon(on_told, self._tick.up)
 
     async def release(self, _key: str, event_id: EventId, _owner: str) -> None:
         await self._tick.touch()
@@ -186,9 +188,9 @@ class Log:
 
 
 class Api:
-    """The whole ASGI application over chosen collaborators."""
+    """The whole ASGI application over chosen collaborators. `data_keys`: none, for organizations without encryption."""
 
-    def __init__(self, settings: ApiSettings | None = None, *, docs: bool = True) -> None:
+    def __init__(self, settings: ApiSettings | None = None, *, docs: bool = True, data_keys: object = None) -> None:
         self.tick, self.log, self.types = Tick(), Log(), Types()
         self.auth = Auth(self.tick)
         self.held = Held(self.tick)
@@ -203,6 +205,7 @@ class Api:
             cast(Catalogue, self.types),
             cast(Reservations, self.held),
             cast(Appender, self.log),
+            cast(DataKeys, data_keys),
         )
         hot = {"/events": PostEvents(SETTINGS, SYSTEM, admission), "/events/batch": PostBatch(SETTINGS, SYSTEM, admission)}
 
