@@ -22,7 +22,7 @@ from processors.project import Fold, LoadOffsets, Project
 from processors.tables import MarkerTable, declare
 from processors.transport import Batch, install
 from runtime.clock import Clock
-from runtime.lifecycle import EXIT_FATAL, EXIT_STALLED, StallGuard, die
+from runtime.lifecycle import EXIT_FATAL, EXIT_STALLED, StallGuard, die, leave
 from runtime.postgres import Pool
 from runtime.settings import Settings
 from runtime.telemetry import log
@@ -122,6 +122,8 @@ async def run(app: Any, guard: StallGuard, clock: Clock, stop: asyncio.Event, pr
         if (stalled := progress.check(app, clock.monotonic_s(), started=starting.done())) is not None:
             die(f"{app.conf.id}: {stalled}", EXIT_STALLED)
     log.info("processor.stopping", app=app.conf.id)
+    if not starting.done():
+        leave()  # what has started is told to stop before what has not: the rest would go on starting behind it
     try:
         await asyncio.wait_for(app.stop(), _STOP_TIMEOUT_S)
     except TimeoutError:

@@ -16,7 +16,7 @@ import uvloop
 from confluent_kafka import KafkaException
 
 from runtime import crashpoints, metrics, revisions, telemetry
-from runtime.lifecycle import EXIT_UNAVAILABLE, StallGuard, Unavailable, die, settle_memory, stop_on_signals, wait_for
+from runtime.lifecycle import EXIT_UNAVAILABLE, StallGuard, Unavailable, die, first, settle_memory, stop_on_signals, wait_for
 from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, pool
 from runtime.settings import Settings
 from runtime.telemetry import log
@@ -103,8 +103,8 @@ async def deliver(settings: Settings, stop: asyncio.Event) -> None:
     from runtime.clock import SYSTEM  # noqa: PLC0415
 
     keyring = Keyring.from_setting(settings.master_keys.get_secret_value())
-    await asyncio.to_thread(wait_for_kafka, settings)
-    await asyncio.to_thread(wait_for_postgres, settings)
+    await first(stop, wait_for_kafka, settings)
+    await first(stop, wait_for_postgres, settings)
     connections = pool(settings.postgres, search_path=CONTROL_SCHEMA, application="delivery", size_max=2, checked=False)
     await connections.open()
     guard = stall_guard(settings)
@@ -120,8 +120,8 @@ async def dedup(settings: Settings, stop: asyncio.Event) -> None:
     from processors import apps, rebuild  # noqa: PLC0415 - Faust is heavy and only two processes need it
     from runtime.clock import SYSTEM  # noqa: PLC0415
 
-    generation = await asyncio.to_thread(wait_for_kafka, settings)
-    await asyncio.to_thread(rebuild.refill_changelog, settings, SYSTEM)
+    generation = await first(stop, wait_for_kafka, settings)
+    await first(stop, rebuild.refill_changelog, settings, SYSTEM)
     guard = stall_guard(settings)
     await apps.run(apps.dedup_app(settings, guard, generation), guard, SYSTEM, stop, settings.processor.progress_timeout_s)
 
@@ -132,9 +132,9 @@ async def project(settings: Settings, stop: asyncio.Event) -> None:
     from projections.offsets import Fenced, fold_generation, load_offsets  # noqa: PLC0415
     from runtime.clock import SYSTEM  # noqa: PLC0415
 
-    generation = await asyncio.to_thread(wait_for_kafka, settings)
+    generation = await first(stop, wait_for_kafka, settings)
     fold_generation(generation)
-    await asyncio.to_thread(wait_for_postgres, settings)
+    await first(stop, wait_for_postgres, settings)
     guard = stall_guard(settings)
     connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="project", size_max=2)
     await connections.open()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import redis
-import typer
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
@@ -21,7 +20,6 @@ from runtime.postgres import connect
 from runtime.settings import RedisSettings, Settings
 from tests.contract.databases import empty_database
 from triggers.cli import app
-from triggers.commands.output import explained
 from triggers.system import argv
 
 Command = Callable[..., Result]
@@ -321,13 +319,6 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do_and_holds_no_secret(
     line = complaint(run(*arguments, **more))
     assert says in line
     assert "hunter2" not in line
-
-
-def test_an_error_of_several_lines_is_told_on_one(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as raised, explained():
-        raise RuntimeError("first\n\tsecond\n")
-    assert raised.value.exit_code == 1
-    assert capsys.readouterr().err == "triggers: first second\n"
 
 
 def test_a_database_without_tables_is_told_apart_from_one_that_is_away(run: Command, settings: Settings) -> None:
