@@ -70,7 +70,9 @@ class Opening:
 
         asked_s = self._clock.monotonic_s()
         key = await until_postgres_answers(self._pool, find)
-        if key is not None:
+        if key is None:
+            self._cache.pop((organization, named), None)
+        else:
             if len(self._cache) >= _CACHED_MAX:
                 self._cache.clear()
             self._cache[organization, named] = (asked_s + _CACHE_S, key)

@@ -186,7 +186,7 @@ class Admission:
                 return
             if caller.refusal is None:
                 try:
-                    (await self._authenticator.authenticate(caller.key, caller.address)).require(SCOPE)
+                    caller.principal = (await self._authenticator.authenticate(caller.key, caller.address)).require(SCOPE)
                 except ProblemError as error:
                     caller.refusal = error
             if caller.refusal is not None:
@@ -196,7 +196,7 @@ class Admission:
     async def _still_conforms(self, caller: Caller, arrival: Arrival) -> None:
         if arrival.checked != (changes := self._authenticator.changes):
             await self._conforms(caller, arrival.event.type, bytes(arrival.event.payload))
-            if arrival.key is not None:  # it may have been erased
+            if arrival.key is not None or caller.principal.encryption:  # the key may have been erased, or encryption just asked for
                 await self._seal_under_keys(caller, [arrival])
             arrival.checked = changes
 

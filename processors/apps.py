@@ -30,8 +30,8 @@ from schemas.topics import DEDUP_APP, EVENTS_INGESTED, FIRST_GENERATION, PROJECT
 
 _TICK_S: Final = 0.25
 _STOP_TIMEOUT_S: Final = 20.0
-#: Events (batches) waiting per agent: the rest waits at the broker.
-_QUEUED_BATCHES_MAX: Final = 16
+#: Records waiting per agent, in batches: the rest waits at the broker.
+_QUEUED_RECORDS_MAX: Final = 8_000
 _FETCH_BYTES_MAX: Final = 4 << 20
 
 
@@ -58,7 +58,7 @@ def make_app(app_id: str, settings: Settings, guard: StallGuard, generation: int
         topic_partitions=kafka.partitions,
         table_standby_replicas=0,
         stream_wait_empty=False,
-        stream_buffer_maxsize=_QUEUED_BATCHES_MAX,
+        stream_buffer_maxsize=max(2, _QUEUED_RECORDS_MAX // processor.batch_size_max),
         broker_commit_interval=processor.commit_interval_s,
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.heartbeat_interval_s,

@@ -12,6 +12,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.deliveries import RESPONSE_BYTES_MAX
+
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
@@ -160,13 +162,14 @@ class DeliverySettings(_Section):
     delays_s: tuple[Seconds, ...] = (5.0, 30.0, 120.0, 480.0, 1_800.0, 3_600.0)
     attempt_timeout_s: Seconds = 30.0
     response_bytes_max: Positive = 65_536
-    response_bytes_kept: Positive = 4_096
+    response_bytes_kept: Annotated[int, Field(gt=0, le=RESPONSE_BYTES_MAX)] = 4_096
     #: Part of a pause added to it at random, so that what failed together does not come back together. Nothing is ever taken off.
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
     #: Records of one topic and partition under way, and the bytes of their values. No fewer than there are places for attempts, quick and
-    #: slow: one partition alone can fill them. Each costs about 10 KB while it waits.
+    #: slow: one partition alone can fill them. Each costs about 10 KB while it waits. Bytes for the attempts of some endpoints that hang
+    #: with large events: a lane that is full holds up everybody.
     in_flight_per_partition_max: Positive = 400
-    bytes_in_flight_per_partition_max: Positive = 8_388_608
+    bytes_in_flight_per_partition_max: Positive = 33_554_432
 
     # What one endpoint may cost the others (docs/delivery.md).
     #: Attempts at once of a worker. Those that take longer than `slow_after_s` give their place back and are counted apart, up to

@@ -22,6 +22,9 @@ AttemptNumber = Annotated[int, Meta(ge=1, le=1_000)]
 COUNT_MAX: Final = 1_000_000_000
 #: Dead letters that one recovery leaves out: they travel in its record.
 LEFT_OUT_MAX: Final = 5_000
+#: An answer's beginning as base64, or sealed and then base64: of `RESPONSE_BYTES_MAX` at most, with room for what seals it.
+RESPONSE_BYTES_MAX: Final = 65_536
+ResponseField = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", max_length=2 * RESPONSE_BYTES_MAX)]
 #: `gone`: it answered 410. `endpoint_missing`, `endpoint_disabled`: it was deleted, or disabled, when the attempt was due.
 #: `erased`: the event can be read by nobody any more; there is no dead letter then.
 DeadReason = Literal["exhausted", "gone", "endpoint_missing", "endpoint_disabled", "erased"]
@@ -98,7 +101,7 @@ class Attempted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field
     worker: TextField
     status: int | None = None
     error: TextField | None = None
-    response: TextField | None = None
+    response: ResponseField | None = None
     next: Retry | Dead | None = None
     round: AnyRoundField = FIRST_ROUND
     cause: Cause | None = None

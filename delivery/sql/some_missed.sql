@@ -1,9 +1,10 @@
--- Events that an endpoint may have missed, in order: with a dead letter that is not left out, or held. Each with whether it is to be
+-- Events that an endpoint may have missed, in order: given up (not because it was erased) and not left out, or held. Each with whether it is to be
 -- delivered now: no attempt succeeded in any round, and no other round than `round` is under way (one that was begun and has no last
 -- attempt). Looking at a bounded number, and judging afterwards, keeps a page of many that need nothing short.
 WITH seen AS (
     (SELECT a.event_id FROM folds.attempts a
      WHERE a.organization = %(organization)s AND a.mode = %(mode)s AND a.endpoint_id = %(endpoint_id)s AND a.next_kind = 'dead'
+       AND a.dead_reason IS DISTINCT FROM 'erased'
        AND a.event_id >= %(since)s AND a.event_id < %(until)s AND a.event_id > %(after)s
        AND NOT EXISTS (
            SELECT FROM unnest(%(left_events)s::text[], %(left_rounds)s::text[]) l (event_id, round)

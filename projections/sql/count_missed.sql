@@ -3,6 +3,7 @@
 WITH seen AS (
     (SELECT a.event_id FROM attempts a
      WHERE a.organization = %(organization)s AND a.mode = %(mode)s AND a.endpoint_id = %(endpoint_id)s AND a.next_kind = 'dead'
+       AND a.dead_reason IS DISTINCT FROM 'erased'
        AND a.event_id >= %(since)s AND a.event_id < %(until)s
        AND NOT EXISTS (
            SELECT FROM unnest(%(left_events)s::text[], %(left_rounds)s::text[]) l (event_id, round)

@@ -272,9 +272,9 @@ def test_operating(operate: Caller) -> None:
     organization = operate(201, "POST", "/operator/organizations", json={"name": "Acme"}).json()["id"]
     operate(200, "GET", f"/operator/organizations/{organization}")
     operate(200, "GET", "/operator/organizations", params={"limit": 1})
-    key = operate(201, "POST", f"/operator/organizations/{organization}/keys", json={"name": "shop", "scopes": ["events:write"]}).json()[
-        "id"
-    ]
+    operate(200, "POST", f"/operator/organizations/{organization}/erasures", json={"subject": "jane@example.com"})
+    made = operate(201, "POST", f"/operator/organizations/{organization}/keys", json={"name": "shop", "scopes": ["events:write"]})
+    key = made.json()["id"]
     operate(200, "GET", f"/operator/organizations/{organization}/keys")
     operate(200, "GET", f"/operator/keys/{key}")
     operate(201, "POST", f"/operator/keys/{key}/rotate", json={})

@@ -19,11 +19,11 @@ from delivery.facts import Source
 from delivery.fifo_steps import Steps
 from delivery.gates import Gates
 from delivery.journal import Journal
-from delivery.opening import Opening
+from delivery.opening import Opening, kept
 from delivery.slots import Slots
 from runtime.settings import DeliverySettings
 from schemas import codec, ids
-from schemas.deliveries import Attempted, Dead
+from schemas.deliveries import FIRST_ROUND, RESPONSE_BYTES_MAX, Attempted, Dead
 from schemas.events import Ingested
 from schemas.ids import EndpointId
 from schemas.topics import DELIVERIES_ATTEMPTS
@@ -124,3 +124,15 @@ async def test_an_altered_envelope_ends_its_delivery_and_holds_up_nothing() -> N
     assert world.journalled.error == "erased"
     plain = msgspec.structs.replace(EVENT, payload=msgspec.Raw(b"1"))
     assert await Opening(None, None, None).key_of(plain) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, DeliverySettings().response_bytes_kept, RESPONSE_BYTES_MAX])
+@pytest.mark.parametrize("key", [None, KEY], ids=["in clear", "sealed"])
+def test_a_journal_record_with_as_much_of_an_answer_as_is_ever_kept_can_be_read(size: int, key: DataKey | None) -> None:
+    """One that cannot is parked by the fold, and forgotten by the next owner of the partition, who would post again."""
+    response = kept(b"<" * size, EVENT, attempt_name(ENDPOINT.id, FIRST_ROUND, 1), key)
+    made = Attempted(
+        v=1, event_id=EVENT.id, organization=ORGANIZATION, mode="live", endpoint_id=ENDPOINT.id, attempt=1, outcome="delivered",
+        started_at_ms=1, duration_ms=1, worker="w", status=200, response=response,
+    )  # fmt: skip
+    assert codec.journal.decode(codec.encode(made)) == made

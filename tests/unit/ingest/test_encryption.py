@@ -106,3 +106,32 @@ async def test_a_batch_asks_once_for_the_keys_of_all_its_subjects() -> None:
     assert [keys.made[None if n == 30 else f"s{n % 3}"].open(event).subject for n, event in enumerate(api.log.events)] == [
         *(one["subject"] for one in batch), None,
     ]  # fmt: skip
+
+
+def asked_for_meanwhile() -> tuple[Api, Keys]:
+    """Whoever is under way, or in the cache of the process, learns of it from its own round trip to Redis."""
+    keys = Keys()
+    api = Api(data_keys=keys)
+
+    def turned_on() -> None:
+        if api.auth.principal == PRINCIPAL:
+            api.auth.principal = PRINCIPAL._replace(encryption=True)
+            api.auth.changes += 1
+
+    api.tick.on_trip = turned_on
+    return api, keys
+
+
+async def test_no_event_is_appended_in_clear_once_the_round_trip_of_its_request_knows_better() -> None:
+    api, keys = asked_for_meanwhile()
+    assert (await api.post(EVENT)).status == 201
+    assert (api.only.encoding, api.only.subject) == ("aes256gcm", None)
+    assert json.loads(keys.made["jane"].open(api.only).payload) == {"n": 1}
+    api, keys = asked_for_meanwhile()
+    answer = await api.batch([EVENT, {**EVENT, "idempotency_key": "l"}])
+    assert [one["status"] for one in answer.body["results"]] == [201, 201]
+    assert {event.encoding for event in api.log.events} == {"aes256gcm"}
+    api, keys = asked_for_meanwhile()
+    api.held.outcomes = ["pending", "reserved"]
+    assert (await api.post(EVENT)).status == 201
+    assert api.only.encoding == "aes256gcm"
