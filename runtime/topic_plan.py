@@ -107,7 +107,7 @@ def _shape(topic: Topic, found: Any, kafka: KafkaSettings) -> Iterator[Differenc
         yield Difference(
             topic.name, _PARTITIONS, str(len(found.partitions)), str(kafka.partitions), "refused",
             "an organization lives in one partition for the life of a topic generation: set TRIGGERS_KAFKA__PARTITIONS back; growing means "
-            "a new generation filled by replay",
+            "a new generation (`triggers topics grow`)",
         )  # fmt: skip
     copies = min((len(partition.replicas) for partition in found.partitions.values()), default=0)
     if copies != kafka.replication_factor:

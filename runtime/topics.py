@@ -113,6 +113,19 @@ def create(client: AdminClient, name: str, *, partitions: int, replication_facto
     return True
 
 
+def delete(client: AdminClient, names: Sequence[str]) -> None:
+    """Those that are there. Raises `confluent_kafka.KafkaException`."""
+    here = client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
+    asked = [name for name in names if name in here]
+    answers = client.delete_topics(asked, operation_timeout=_REQUEST_TIMEOUT_S, request_timeout=_REQUEST_TIMEOUT_S) if asked else {}
+    for answer in answers.values():
+        try:
+            answer.result(_REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # two commands may delete at once
+                raise
+
+
 def ensure(kafka: KafkaSettings, delays_s: Sequence[float]) -> list[str]:
     """Create what is missing, check what is there, commit first offsets. Returns the names created.
 
@@ -137,7 +150,7 @@ def _guard_partitions(topic: Topic, found: int, wanted: int) -> None:
     if found != wanted:
         raise TopicMismatch(
             f"topic {topic.name} has {found} partitions, TRIGGERS_KAFKA__PARTITIONS says {wanted}. An organization lives in one "
-            f"partition for the life of a topic generation: set it back to {found}; growing means a new generation filled by replay"
+            f"partition for the life of a topic generation: set it back to {found}; growing means a new generation (`triggers topics grow`)"
         )
 
 

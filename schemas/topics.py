@@ -27,6 +27,8 @@ _RETRY: Final = "deliveries.retry."
 
 #: Beginning of the name of a topic that is there while a restore is not done, and holds nothing: no process begins beside it.
 RESTORING: Final = "triggers.restoring."
+#: Of such a topic while partitions are being grown and nothing has been replaced yet (ADR 17).
+GROWING: Final = f"{RESTORING}growing."
 
 #: Faust derives the changelog's name from app id and table name; both are fixed here.
 DEDUP_APP: Final = "dedup"

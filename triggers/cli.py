@@ -14,6 +14,7 @@ from triggers.commands import (
     erase,
     event_types,
     explain,
+    grow,
     keyring,
     keys,
     lost_offsets,
@@ -36,6 +37,7 @@ lost_offsets.register(app)
 redeliveries.register(endpoints.endpoint)
 explain.register(app)
 doctor.register(app)
+grow.register(topics.topics)
 app.add_typer(topics.topics, name="topics")
 backup.register(app)
 app.add_typer(organizations.org, name="org")

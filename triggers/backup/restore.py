@@ -51,13 +51,15 @@ class Restored:
     warnings: list[str] = field(default_factory=list)
 
 
-def restore(settings: Settings, directory: Path, clock: Clock, report: Callable[[Progress], None]) -> Restored:
-    """Raises `Damaged`, `NotEmpty`, `RestoreError`, `OSError`, `access.secrets.KeyringError`, `runtime.migrations.MigrationError`,
+def restore(settings: Settings, directory: Path, clock: Clock, report: Callable[[Progress], None], *, same_log: bool = False) -> Restored:
+    """`same_log`: into servers that held the same events a moment ago, whose Redis goes on.
+
+    Raises `Damaged`, `NotEmpty`, `RestoreError`, `OSError`, `access.secrets.KeyringError`, `runtime.migrations.MigrationError`,
     `confluent_kafka.KafkaException`, `psycopg.Error`; before anything is written where the backup or the settings are at fault."""
     checked = check(directory, report)
-    warnings = _fits(settings, checked.manifest)
+    warnings = fits(settings, checked.manifest)
     target = Target(settings, checked.digest)
-    done = Restored(checked.digest, checked.manifest, target.begin(checked.manifest), warnings=warnings)
+    done = Restored(checked.digest, checked.manifest, target.begin(checked.manifest, same_log=same_log), warnings=warnings)
     reach("restore.marked")
     run = _Restore(settings, directory, clock, report, checked, target, done)
     run.log()
@@ -70,7 +72,7 @@ def restore(settings: Settings, directory: Path, clock: Clock, report: Callable[
     return done
 
 
-def _fits(settings: Settings, manifest: Manifest) -> list[str]:
+def fits(settings: Settings, manifest: Manifest) -> list[str]:
     """Raises `RestoreError` for settings that the backup cannot be restored with, `KeyringError` for a missing master key."""
     here = (settings.kafka.partitions, sorted(settings.delivery.delays_s))
     if (manifest.partitions, sorted(manifest.delays_s)) != here:

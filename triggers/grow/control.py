@@ -1,9 +1,10 @@
-"""Rows of the control plane that name places of the log: replays. As `COPY` wrote them, line by line."""
+"""Tables of the control plane, as `COPY` wrote them: rows that name places of the log (replays), and whether rows are still the same."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from triggers.grow.values import Move
 
 _REPLAYS: Final = "replays"
 _ENDPOINTS: Final = "replay_endpoints"
+_SUM_BELOW: Final = 1 << 256
 Row = dict[str, bytes]
 
 
@@ -50,16 +52,24 @@ def _copied(before: Path, after: Path, table: Table) -> Table:
 
 def _changed(before: Path, after: Path, table: Table, change: Callable[[Row], None]) -> Table:
     with files.writing(after, table.name) as (file, made):
-        for line in _lines(before, table):
+        for line in lines(files.blocks(before, table)):
             row = dict(zip(table.columns, line.split(b"\t"), strict=True))
             change(row)
             file.put(b"\t".join(row.values()) + b"\n")
     return Table(name=table.name, size=made.size, digest=made.digest, table=table.table, columns=table.columns, rows=table.rows)
 
 
-def _lines(directory: Path, table: Table) -> Iterator[bytes]:
+def lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """A tab or a line feed inside a value is written as two other characters."""
     rest = b""
-    for block in files.blocks(directory, table):
+    for block in blocks:
         *whole, rest = (rest + block).split(b"\n")
         yield from whole
+
+
+def rows_sum(rows: Iterable[bytes]) -> tuple[int, int]:
+    """How many, and a sum that no order of them changes."""
+    count = total = 0
+    for row in rows:
+        count, total = count + 1, (total + int.from_bytes(sha256(row).digest())) % _SUM_BELOW
+    return count, total

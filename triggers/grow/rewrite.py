@@ -6,7 +6,7 @@ and `restore` puts it into empty servers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,8 @@ import msgspec
 from delivery.fifo_places import Found
 from delivery.journal import encode_checkpoint, read_checkpoint
 from processors.dedup import Marker, decode_marker, encode_marker, newer
+from projections.rebuild import Progress
+from runtime.clock import Clock
 from schemas import codec
 from schemas.codec import HEADER_REJECTED_OFFSET, HEADER_REJECTED_PARTITION, HEADER_REJECTED_TOPIC, CodecError
 from schemas.ids import EndpointId
@@ -43,6 +45,7 @@ from triggers.grow.segments import Out
 from triggers.grow.values import Move
 
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
+_TOLD_EVERY: Final = 10_000
 #: These in this order, then every other topic, then those whose records name places of any.
 _FIRST: Final = (EVENTS_INGESTED, EVENTS_ACCEPTED)
 _LAST: Final = (EVENTS_REJECTED, LIFECYCLE)
@@ -54,7 +57,15 @@ class NotReady(RuntimeError):
     """The log is not at rest. The text says what to do."""
 
 
-def rewrite(before: Path, after: Path, partitions: int, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> str:
+def rewrite(
+    before: Path,
+    after: Path,
+    partitions: int,
+    clock: Clock,
+    report: Callable[[Progress], None],
+    *,
+    segment_bytes_max: int = SEGMENT_BYTES_MAX,
+) -> str:
     """Write the backup of `before` for `partitions` into the empty folder `after`; returns its digest.
 
     Raises `NotReady`, `ValueError` unless there are more partitions, `triggers.grow.values.NotMoved`,
@@ -63,21 +74,34 @@ def rewrite(before: Path, after: Path, partitions: int, *, segment_bytes_max: in
     _, made = read_manifest(before)
     if partitions <= made.partitions:
         raise ValueError(f"there are {made.partitions} partitions: they only become more")
-    _drained(made)
-    return _Rewrite(before, after, made, partitions, segment_bytes_max).run()
+    drained({(one.topic, one.partition): one.end for one in made.covered}, made.committed)
+    return _Rewrite(before, after, made, partitions, segment_bytes_max, clock, report).run()
 
 
-def _drained(made: Manifest) -> None:
-    ends = {(one.topic, one.partition): one.end for one in made.covered}
-    stands = {(one.group, one.topic, one.partition): one.offset for one in made.committed}
+def drained(ends: Mapping[tuple[str, int], int], committed: Iterable[Committed]) -> None:
+    """Raises `NotReady` unless groups have read to the `ends` what must be read to its end."""
+    stands = {(one.group, one.topic, one.partition): one.offset for one in committed}
     for group, topic in _DRAINED:
-        left = sum(ends[topic, number] - stands.get((group, topic, number), 0) for number in range(made.partitions))
+        left = sum(end - stands.get((group, topic, number), 0) for (name, number), end in ends.items() if name == topic)
         if left:
             raise NotReady(f"{group} has {left} records of {topic} to go: start its workers, wait until they are done, and stop them")
 
 
 class _Rewrite:
-    def __init__(self, before: Path, after: Path, made: Manifest, partitions: int, segment_bytes_max: int) -> None:
+    def __init__(
+        self,
+        before: Path,
+        after: Path,
+        made: Manifest,
+        partitions: int,
+        segment_bytes_max: int,
+        clock: Clock,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self._clock = clock
+        self._report = report
+        self._began_s = clock.monotonic_s()
+        self._written = 0
         self._before = before
         self._after = after
         self._made = made
@@ -116,6 +140,8 @@ class _Rewrite:
             )
         )  # fmt: skip
         files.write_whole(self._after / MANIFEST, content)
+        total = sum(one.records for one in self._made.segments)
+        self._report(Progress("rewrite", total, total, self._clock.monotonic_s() - self._began_s))
         return digest
 
     # -- topics that only grow
@@ -130,9 +156,16 @@ class _Rewrite:
         for part in (below, above):
             for moved in merged(part, self._partitions, places, order, ends, self._target if name == EVENTS_REJECTED else None):
                 out.put(moved.new.partition, self._changed(name, moved))
+                self._tell()
             if part is below:
                 self._commits[DELIVERY_GROUP, name] = dict(ends)
         self._segments += out.close()
+
+    def _tell(self) -> None:
+        self._written += 1
+        if self._written % _TOLD_EVERY == 0:
+            total = sum(one.records for one in self._made.segments)
+            self._report(Progress("rewrite", self._written, total, self._clock.monotonic_s() - self._began_s))
 
     def _stands(self, group: str, topic: str) -> dict[int, int]:
         found = {one.partition: one.offset for one in self._made.committed if (one.group, one.topic) == (group, topic)}

@@ -1,4 +1,4 @@
-"""A system whose backup was rewritten for more partitions: readers, deliveries and dedup go on, in another topic generation."""
+"""A system whose partitions have grown: readers, deliveries and dedup go on, in another topic generation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import redis
 
 from runtime.settings import Settings
-from runtime.topics import admin, generation
-from tests.contract.backup.rig import quiet
+from runtime.topics import admin
+from schemas.topics import DEDUP_APP, DELIVERY_GROUP, PROJECT_APP
+from tests.contract.backup.test_backup import command
 from tests.contract.backup.test_whole_system import (
     SCHEDULE,
     WAIT_S,
@@ -24,14 +26,13 @@ from tests.contract.backup.test_whole_system import (
     running,
 )
 from tests.contract.rebuild.rig import fetch
-from triggers.backup.check import check
-from triggers.grow.rewrite import rewrite
 from triggers.provision import Tenant, make_endpoint, make_tenant
 from triggers.receiver import Receiver
 from triggers.system import System, until
 
 PARTITIONS = 7
 EVENTS = 20
+ROWS = "SELECT * FROM inbox ORDER BY organization, mode, generation, position"
 
 pytestmark = [pytest.mark.verify, pytest.mark.timeout(600)]
 
@@ -54,6 +55,17 @@ def begin(system: System, receiver: Receiver, tenant: Tenant, number: int) -> Be
         return Begun(posted, cursor, post(client, EVENTS, "order.late"))
 
 
+def groups_left(settings: Settings) -> None:
+    """Static members stay in their groups until their session ends."""
+    client = admin(settings.kafka)
+
+    def nobody() -> bool:
+        answers = client.describe_consumer_groups([DEDUP_APP, PROJECT_APP, DELIVERY_GROUP], request_timeout=20)
+        return not any(answer.result(20).members for answer in answers.values())
+
+    until(nobody, WAIT_S, "the workers leaving", 0.5)
+
+
 def go_on(grown: System, receiver: Receiver, tenant: Tenant, number: int, before: Begun) -> None:
     with client_of(grown, tenant) as client:
         fresh = post(client, EVENTS + 1)
@@ -69,11 +81,12 @@ def go_on(grown: System, receiver: Receiver, tenant: Tenant, number: int, before
 
 
 def test_a_system_with_more_partitions_goes_on_where_the_one_with_fewer_stopped(
-    environments: tuple[dict[str, str], dict[str, str]], empty_source: Settings, target: Settings, tmp_path: Path
+    environments: tuple[dict[str, str], dict[str, str]], empty_source: Settings, tmp_path: Path
 ) -> None:
+    environment = of(environments[0], empty_source)
     with Receiver() as receiver:
         receiver.answers["/later"] = failing_first()
-        with running(of(environments[0], empty_source), tmp_path / "source") as system:
+        with running(environment, tmp_path / "system") as system:
             tenants = [make_tenant(system.settings, f"grown {number}") for number in range(4)]
             for number, tenant in enumerate(tenants):
                 make_endpoint(system.settings, tenant.organization, receiver.url(f"/fifo{number}"), event_types=["order.paid"], fifo=True)
@@ -81,20 +94,23 @@ def test_a_system_with_more_partitions_goes_on_where_the_one_with_fewer_stopped(
             begun = [begin(system, receiver, tenant, number) for number, tenant in enumerate(tenants)]
             until(lambda: len(receiver.of("/later")) == len(tenants), WAIT_S, "the first attempts")
             at_rest(system.settings, len(tenants) * (EVENTS + 1))
-            rows = fetch(system.settings, "SELECT * FROM inbox ORDER BY organization, mode, generation, position")
-        stopped = System({**of(environments[0], empty_source), **SCHEDULE}, tmp_path)
-        run(stopped, "backup", tmp_path / "before", "--json")
-        (tmp_path / "after").mkdir()
-        digest = rewrite(tmp_path / "before", tmp_path / "after", PARTITIONS)
-        assert check(tmp_path / "after", quiet).digest == digest
-
-        environment = {**of(environments[1], target), **SCHEDULE, "TRIGGERS_KAFKA__PARTITIONS": str(PARTITIONS)}
-        restoring = System(environment, tmp_path)
-        assert run(restoring, "restore", tmp_path / "after", "--json")["partitions"] == PARTITIONS
-        client_here = admin(restoring.settings.kafka)
-        assert generation(client_here) == 2
-        assert fetch(restoring.settings, "SELECT * FROM inbox ORDER BY organization, mode, generation, position") == rows
-        with running(environment, tmp_path / "target") as grown:
+            refused = command(system.settings, "topics", "grow", "--partitions", str(PARTITIONS), tmp_path / "move")
+            assert refused.returncode == 1
+            assert "are running: stop every process" in refused.stderr
+            with client_of(system, make_tenant(system.settings, "beside")) as client:  # it goes on as if nothing had been asked
+                event = post(client, 1)
+                until(lambda: ids(inbox(client)) == [event], WAIT_S, "an event after the refusal")
+            at_rest(system.settings, len(tenants) * (EVENTS + 1))
+            rows = fetch(system.settings, ROWS)
+        stopped = System({**environment, **SCHEDULE}, tmp_path)
+        groups_left(stopped.settings)
+        grown_to = run(stopped, "topics", "grow", "--partitions", str(PARTITIONS), tmp_path / "move", "--json")
+        assert (grown_to["partitions"], grown_to["generation"], grown_to["inbox"]) == (PARTITIONS, 2, len(rows))
+        assert fetch(stopped.settings, ROWS) == rows
+        with redis.Redis.from_url(stopped.settings.redis.url.get_secret_value()) as client:
+            client.flushdb()
+        more = {**environment, "TRIGGERS_KAFKA__PARTITIONS": str(PARTITIONS)}
+        with running(more, tmp_path / "system") as grown:
             for number, (tenant, before) in enumerate(zip(tenants, begun, strict=True)):
                 go_on(grown, receiver, tenant, number, before)
             until(lambda: len(receiver.of("/later")) == 2 * len(tenants), WAIT_S, "the retries")

@@ -8,23 +8,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from msgspec import Raw
 
 from delivery.journal import Checkpoint, encode_checkpoint, read_checkpoint
-from processors.dedup import Marker, decode_marker, encode_marker
+from processors.dedup import decode_marker
 from projections import inbox
 from projections.offsets import fold_generation
-from schemas import codec, ids, keys
-from schemas.codec import CodecError, rejected_headers
-from schemas.deliveries import FifoPosition, Planned, RetryTask
-from schemas.events import Ingested
-from schemas.lifecycle import Dropped, Erased, LetterOf, RetentionMoved
-from schemas.records import Record
+from runtime.clock import SYSTEM
+from schemas import codec, keys
+from schemas.deliveries import Planned
+from schemas.lifecycle import Dropped
 from schemas.topics import (
     DEDUP_APP,
     DEDUP_CHANGELOG,
     DELIVERIES_ATTEMPTS,
-    DELIVERIES_DEAD,
     DELIVERIES_FIFO,
     DELIVERY_GROUP,
     EVENTS_ACCEPTED,
@@ -32,95 +28,17 @@ from schemas.topics import (
     EVENTS_REJECTED,
     LIFECYCLE,
     declared,
-    retry_topic,
 )
+from tests.grown_log import DELAYS_S, EVENTS, GONE, NEW, OLD, ORGANIZATIONS, RETRY, Log, log
 from triggers.backup import files, manifest
 from triggers.backup.check import check, read_manifest
 from triggers.backup.manifest import MANIFEST, Committed, Covered, Manifest, Table, TopicAbout
 from triggers.grow.rewrite import NotReady, rewrite
 from triggers.grow.segments import Out
 
-OLD, NEW, EVENTS = 2, 7, 200
-DELAYS_S = [5.0]
-RETRY = retry_topic(5)
-ORGANIZATIONS = [ids.organization_id(number, bytes(10)) for number in range(9)]
-ENDPOINT = ids.endpoint_id(1, bytes(10))
-ENVELOPE = b'{"key": "dk_01a20b40-260e-7001-8203-040506070809", "nonce":"1D16PXdrO+zo3QTE","ciphertext":"K63V"}'
-#: Its letter went before partitions were grown.
-GONE = LetterOf(event_id=ids.event_id(9_999, bytes(10)), endpoint_id=ENDPOINT)
-Log = dict[tuple[str, int], list[Record]]
-
 
 def quiet(_: Any) -> None:
     pass
-
-
-def log() -> Log:
-    """Events of nine organizations with all that comes of them, some encrypted, and a retry for each; marks, erasures and decisions; an
-    ingested record that nobody can read, and two of `lifecycle`."""
-    found: Log = defaultdict(list)
-
-    def put(topic: str, partition: int, key: bytes, value: bytes | None, at_ms: int, headers: Any = ()) -> int:
-        records = found[topic, partition]
-        records.append(Record(len(records), at_ms, key, value, headers))
-        return len(records) - 1
-
-    for number in range(EVENTS):
-        organization = ORGANIZATIONS[number * 7 % len(ORGANIZATIONS)]
-        key, event_id, at_ms = keys.record_key(organization), ids.event_id(number, bytes(10)), 1_000 + number // 3
-        partition = keys.partition_of(key, OLD)
-        event = Ingested(
-            v=1, id=event_id, organization=organization, mode="live", type="t", received_at_ms=number, fingerprint="0" * 64,
-            dedup_key=f"k:{number}", payload=Raw(b"%d" % number if number % 5 else ENVELOPE),
-            encoding="plain" if number % 5 else "aes256gcm",
-        )  # fmt: skip
-        value = codec.encode(event)
-        if number == 50:
-            bad = put(EVENTS_INGESTED, partition, key, b"poison", at_ms)
-            put(
-                EVENTS_REJECTED,
-                partition,
-                key,
-                b"poison",
-                at_ms,
-                rejected_headers(EVENTS_INGESTED, partition, bad, CodecError("malformed", "x")),
-            )
-            drop = Dropped(v=1, topic=EVENTS_REJECTED, generation=1, partition=partition, offset=0, actor="a", at_ms=1)
-            put(LIFECYCLE, partition, b"-", codec.encode(drop), at_ms)
-        if number in (20, 120):
-            tell_lifecycle(put, organization, at_ms)
-        at = put(EVENTS_INGESTED, partition, key, value, at_ms)
-        accepted = put(EVENTS_ACCEPTED, partition, key, codec.encode_accepted(value, at, at_ms), at_ms)
-        if number % 40 == 39:  # a copy that a crash of dedup left
-            put(EVENTS_ACCEPTED, partition, key, codec.encode_accepted(value, at, at_ms), at_ms)
-        marker = Marker(1, partition, at, at_ms, event_id, "0" * 64)
-        put(DEDUP_CHANGELOG, partition, keys.table_key(organization, "live", f"k:{number}"), encode_marker(marker), at_ms)
-        plan = Planned(v=1, event_id=event_id, organization=organization, mode="live", accepted_offset=accepted, endpoint_ids=[ENDPOINT])
-        journalled = put(DELIVERIES_ATTEMPTS, partition, key, codec.encode(plan), at_ms)
-        task = RetryTask(
-            v=1, organization=organization, mode="live", event_id=event_id, endpoint_id=ENDPOINT, attempt=2, not_before_ms=9, history=[],
-            event=Raw(value),
-        )  # fmt: skip
-        put(RETRY, partition, key, codec.encode(task), at_ms)
-        if organization == ORGANIZATIONS[0]:
-            position = FifoPosition(
-                v=1, organization=organization, mode="live", endpoint_id=ENDPOINT, journal_offset=journalled + 1, accepted_offset=accepted
-            )
-            put(DELIVERIES_FIFO, partition, ENDPOINT.encode(), codec.encode(position), at_ms)
-    return found
-
-
-def tell_lifecycle(put: Any, organization: ids.OrganizationId, at_ms: int) -> None:
-    key = keys.record_key(organization)
-    partition = keys.partition_of(key, OLD)
-    mark = RetentionMoved(v=1, organization=organization, mode="live", before_ms=at_ms, actor="a", at_ms=1)
-    erased = Erased(v=1, organization=organization, what="subject", keys=[ids.data_key_id(1, bytes(10))], actor="a", at_ms=1)
-    gone = Dropped(v=1, topic=DELIVERIES_DEAD, generation=1, partition=partition, offset=7, actor="a", at_ms=1, letter=GONE)
-    for value in (mark, erased, gone):
-        put(LIFECYCLE, partition, key, codec.encode(value)[:-1] + b', "later": 1.0}', at_ms)
-    bad = put(LIFECYCLE, partition, key, b"poison of lifecycle", at_ms)
-    headers = rejected_headers(LIFECYCLE, partition, bad, CodecError("malformed", "x"))
-    put(EVENTS_REJECTED, partition, key, b"poison of lifecycle", at_ms, headers)
 
 
 def save(directory: Path, records: Log) -> None:
@@ -200,7 +118,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Log, Log, Manifest,
     records = log()
     save(before, records)
     check(before, quiet)
-    digest = rewrite(before, after, NEW, segment_bytes_max=2_000)
+    digest = rewrite(before, after, NEW, SYSTEM, quiet, segment_bytes_max=2_000)
     checked = check(after, quiet)  # a backup like any other
     assert checked.digest == digest
     return records, read(after, checked.manifest), checked.manifest, after
@@ -329,10 +247,10 @@ def test_what_is_not_at_rest_and_fewer_partitions_are_refused_before_anything_is
     before.mkdir()
     save(before, log())
     with pytest.raises(ValueError, match="only become more"):
-        rewrite(before, after, OLD)
+        rewrite(before, after, OLD, SYSTEM, quiet)
     _, made = read_manifest(before)
     behind = [msgspec.structs.replace(one, offset=one.offset - 1) if one.group == DEDUP_APP else one for one in made.committed]
     files.write_whole(before / MANIFEST, manifest.encode(msgspec.structs.replace(made, committed=behind))[1])
     with pytest.raises(NotReady, match=r"dedup has 2 records of events.ingested to go"):
-        rewrite(before, after, NEW)
+        rewrite(before, after, NEW, SYSTEM, quiet)
     assert not after.exists()
