@@ -126,14 +126,26 @@ def delete(client: AdminClient, names: Sequence[str]) -> None:
                 raise
 
 
-def ensure(kafka: KafkaSettings, delays_s: Sequence[float]) -> list[str]:
+def refuse_while_restoring(client: AdminClient) -> None:
+    """What a restore is about to make must not be there already. Raises `TopicMismatch`."""
+    if (mark := restoring(client)) is not None:
+        raise TopicMismatch(
+            f"a restore, or a move to more partitions, is not done (topic {mark}): the same command (`triggers restore`, "
+            "`triggers topics grow`) goes on where it was stopped, and makes the topics"
+        )
+
+
+def ensure(kafka: KafkaSettings, delays_s: Sequence[float], *, by_restore: bool = False) -> list[str]:
     """Create what is missing, check what is there, commit first offsets. Returns the names created.
 
-    Raises `TopicMismatch` for a changed partition count or a setting that dedup, order or durability rest on; `GroupRunning` where a group
-    that needs first offsets has members; `confluent_kafka.KafkaException` when the broker refuses or does not answer.
+    Raises `TopicMismatch` for a changed partition count or a setting that dedup, order or durability rest on, and while a restore is not
+    done, unless called `by_restore`; `GroupRunning` where a group that needs first offsets has members; `confluent_kafka.KafkaException`
+    when the broker refuses or does not answer.
     """
     topics = declared(delays_s)
     client = admin(kafka)
+    if not by_restore:
+        refuse_while_restoring(client)
     existing = client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
     missing = [topic for topic in topics if topic.name not in existing]
     for topic in topics:

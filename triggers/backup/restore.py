@@ -163,7 +163,7 @@ class _Restore:
         for topic in self._topics:
             if topic.timestamp != "CreateTime":
                 topics.configure(self._client, topic.name, {_TIMESTAMP_TYPE: topic.timestamp})
-        topics.ensure(self._settings.kafka, self._settings.delivery.delays_s)
+        topics.ensure(self._settings.kafka, self._settings.delivery.delays_s, by_restore=True)
 
     # -- the groups
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,9 @@ from projections.rebuild import Progress
 from runtime import migrations, topics
 from runtime.clock import SYSTEM
 from runtime.lifecycle import Unavailable
-from runtime.postgres import FOLDS_SCHEMA, pool
+from runtime.postgres import FOLDS_SCHEMA, connect, pool
 from runtime.settings import Settings
+from runtime.topics import TopicMismatch
 from schemas import codec
 from schemas.topics import (
     DEDUP_APP,
@@ -44,6 +45,7 @@ from triggers.grow.move import grow, with_partitions
 from triggers.grow.rewrite import NotReady
 from triggers.processes import look_at_kafka, wait_for_kafka
 from triggers.provision import make_endpoint, make_tenant
+from triggers.system import until
 
 #: Where the command is killed, and whether what was there is replaced by then.
 PLACES = {
@@ -189,81 +191,74 @@ def test_a_grown_system_holds_every_event_once_in_order_under_its_old_position(s
     assert fetch(grown, "SELECT count(*) FROM control.audit_log WHERE action = 'topics.growing'") == [(1,)]
 
 
-def not_read(settings: Settings) -> None:
-    commit(settings, DEDUP_APP, TopicPartition(EVENTS_INGESTED, 0, 3))
+@contextmanager
+def not_read(settings: Settings) -> Iterator[str]:
+    (end,) = topics.ends(topics.admin(settings.kafka), [(EVENTS_INGESTED, 0)]).values()
+    commit(settings, DEDUP_APP, TopicPartition(EVENTS_INGESTED, 0, end - 2))
+    yield "dedup has 2 records of events.ingested to go"
+    commit(settings, DEDUP_APP, TopicPartition(EVENTS_INGESTED, 0, end))
 
 
-def not_folded(settings: Settings) -> None:
-    execute(settings, "UPDATE projection_offsets SET next_offset = next_offset - 1 WHERE topic = %s AND partition = 0", EVENTS_ACCEPTED)
+@contextmanager
+def not_folded(settings: Settings) -> Iterator[str]:
+    move = "UPDATE projection_offsets SET next_offset = next_offset + %s WHERE topic = %s AND partition = 0"
+    execute(settings, move, -1, EVENTS_ACCEPTED)
+    yield "1 records are not folded"
+    execute(settings, move, 1, EVENTS_ACCEPTED)
 
 
-def a_delay_nobody_reads(settings: Settings) -> None:
-    client = topics.admin(settings.kafka)
-    topics.create(client, retry_topic(0.321), partitions=OLD, replication_factor=1, config={})
+@contextmanager
+def a_delay_nobody_reads(settings: Settings) -> Iterator[str]:
+    client, name = topics.admin(settings.kafka), retry_topic(0.321)
+    topics.create(client, name, partitions=OLD, replication_factor=1, config={})
     producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
-    producer.produce(retry_topic(0.321), b"x", b"k", 0)
+    producer.produce(name, b"x", b"k", 0)
     assert producer.flush(20) == 0
+    yield f"1 retries wait on {name}"
+    topics.delete(client, [name])
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (not_read, "dedup has .* records of events.ingested to go"),
-        (not_folded, "1 records are not folded"),
-        (a_delay_nobody_reads, "1 retries wait on deliveries.retry.321ms"),
-    ],
-    ids=["not read", "not folded", "delay"],
-)
-def test_a_system_that_is_not_at_rest_is_refused_and_goes_on(
-    spoil: Callable[[Settings], None], said: str, small: Settings, tmp_path: Path
-) -> None:
-    spoil(small)
-    with pytest.raises(NotReady, match=said):
-        grow(small, tmp_path, NEW, SYSTEM, quiet)
-    assert (waits(small), marks(small), append(small)) == ("", [], None)
-
-
-def test_processes_that_run_what_is_written_meanwhile_and_a_second_command_are_refused(small: Settings, tmp_path: Path) -> None:
-    worker = Consumer({"bootstrap.servers": small.kafka.bootstrap_servers, "group.id": DELIVERY_GROUP, "enable.auto.commit": False})
+@contextmanager
+def a_worker(settings: Settings) -> Iterator[str]:
+    worker = Consumer({"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": DELIVERY_GROUP, "enable.auto.commit": False})
     with closing(worker):
         worker.subscribe([DELIVERIES_REQUESTS])
-        for _ in range(100):
-            if worker.assignment():
-                break
-            worker.poll(0.2)
-        with pytest.raises(NotReady, match="1 workers of delivery are running"):
-            grow(small, tmp_path / "a", NEW, SYSTEM, quiet)
+        until(lambda: worker.poll(0.2) is None and bool(worker.assignment()), 30, "the worker coming into its group")
+        yield "1 workers of delivery are running"
 
-    async def beside() -> None:
-        connections = pool(small.postgres, search_path=FOLDS_SCHEMA, application="api")
-        await connections.open(wait=True)
-        try:
-            with pytest.raises(NotReady, match="`triggers serve`"):
-                await asyncio.to_thread(grow, small, tmp_path / "a", NEW, SYSTEM, quiet)
-        finally:
-            await connections.close()
 
-    asyncio.run(beside())
-    before, tried = told(small), list[KafkaError | None]()
+@contextmanager
+def an_api(settings: Settings) -> Iterator[str]:
+    """What it holds of Postgres while nobody asks it for anything."""
+    with connect(settings.postgres, application="api"):
+        yield "connected to Postgres: `triggers serve`"
+
+
+def test_a_system_that_is_not_at_rest_is_refused_and_goes_on_as_it_was(small: Settings, tmp_path: Path) -> None:
+    before = told(small)
+    for spoilt in (not_read, not_folded, a_delay_nobody_reads, a_worker, an_api):
+        with spoilt(small) as said, pytest.raises(NotReady, match=said):
+            grow(small, tmp_path / "move", NEW, SYSTEM, quiet)
+        assert (waits(small), marks(small)) == ("", []), spoilt
+    tried: list[KafkaError | None] = []
 
     def meanwhile(progress: Progress) -> None:
+        """Whatever others may do while the command reads."""
         if progress.stage != "rewrite" or tried:
             return
         tried.append(append(small))
         with pytest.raises(NotReady, match="was begun here"):
-            grow(small, tmp_path / "b", NEW, SYSTEM, quiet)
+            grow(small, tmp_path / "another", NEW, SYSTEM, quiet)
         with pytest.raises(NotReady, match="another command works in"):
-            grow(small, tmp_path / "a", NEW, SYSTEM, quiet)
+            grow(small, tmp_path / "move", NEW, SYSTEM, quiet)
         assert "a move to more partitions" in waits(small)
         assert read(small) == before.inbox
         make_tenant(small, "made meanwhile")
 
     with pytest.raises(NotReady, match="the control plane has changed since it was read"):
-        grow(small, tmp_path / "a", NEW, SYSTEM, meanwhile)
-    (error,) = tried
-    assert error is not None, "a record was taken that is in no backup"
-    after = told(small)
-    assert after._replace(control=before.control) == before
+        grow(small, tmp_path / "move", NEW, SYSTEM, meanwhile)
+    assert tried != [None], "a record was taken that is in no backup"
+    assert told(small)._replace(control=before.control) == before
     assert (waits(small), marks(small), append(small)) == ("", [], None)
 
 
@@ -278,6 +273,8 @@ def test_killed_anywhere_the_same_command_goes_on_and_nobody_reads_a_mixture(sma
         assert killed.returncode == -9, (place, killed.stderr)
         assert not crash.exists(), place
         assert "a restore is not done" in waits(small), place
+        with pytest.raises(TopicMismatch, match="is not done"):  # topics of the old number would be in the way
+            topics.ensure(small.kafka, small.delivery.delays_s)
         found = read(small)
         # Whole before, whole after; between them nobody is let in.
         assert found == before.inbox if not replaced or place == "restore.before_end" else found is None, place
@@ -315,6 +312,18 @@ def test_a_move_that_was_killed_is_given_up_as_if_it_had_not_been_begun_and_begu
     grown = told(with_partitions(small, NEW + 1))
     assert grown.inbox == before.inbox
     assert len(grown.records) == len(before.records) + 1
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(300)
+def test_partitions_grow_again_and_again(small: Settings, tmp_path: Path) -> None:
+    before = told(small)
+    for generation, partitions in ((2, 3), (3, 11)):
+        done = grow(small, tmp_path / str(partitions), partitions, SYSTEM, quiet)
+        assert done.generation == generation
+        grown = with_partitions(small, partitions)
+        assert told(grown) == before
+        assert wait_for_kafka(grown) == generation
 
 
 @pytest.mark.verify
