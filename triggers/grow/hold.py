@@ -1,8 +1,8 @@
 """Holding a system still while it is read for the last time: a mark before which no process begins, topics that take no record, and a look
 at whoever is there all the same.
 
-The mark is a topic, as that of a restore. Topics take no record because more replicas are asked for than there are: a producer of ours is
-told that the record is certainly not in the log, and the API answers so.
+The mark is a topic, as that of a restore. Topics take no record because none is small enough: a producer is told that the record is
+certainly not in the log. (Asking for more replicas than there are does not help: the broker counts no more than there could be.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime import topics
 from runtime.postgres import FOLDS_SCHEMA, connect
 from runtime.settings import Settings
 from runtime.sql import load
-from schemas.topics import DELIVERY_GROUP, GROWING, RESTORING, declared, is_retry_topic
+from schemas.topics import DELIVERY_GROUP, GROWING, RESTORING, Topic, declared, is_retry_topic
 from triggers.backup.cut import committed_by
 from triggers.grow.rewrite import NotReady
 
@@ -31,9 +31,9 @@ PROCESSES: Final = {
     "triggers-rebuild": "triggers rebuild",
 }
 _REQUEST_TIMEOUT_S: Final = 30.0
-_INSYNC: Final = "min.insync.replicas"
-#: No partition has as many.
-_MORE_THAN_THERE_ARE: Final = "1000"
+_BYTES_MAX: Final = "max.message.bytes"
+#: No batch of records is as small.
+_NOTHING: Final = "1"
 
 
 class Hold:
@@ -65,14 +65,14 @@ class Hold:
 
     def shut(self) -> None:
         """From here on no topic takes a record."""
-        for name in self._here():
-            topics.configure(self._client, name, {_INSYNC: _MORE_THAN_THERE_ARE})
+        for topic in self._here():
+            topics.configure(self._client, topic.name, {_BYTES_MAX: _NOTHING})
 
     def lift(self) -> None:
         """As it was. Raises `NotReady` where it is held by another restore or move, `confluent_kafka.KafkaException`."""
         self._no_other()
-        for name in self._here():
-            topics.configure(self._client, name, {_INSYNC: str(self._settings.kafka.min_insync_replicas)})
+        for topic in self._here():
+            topics.configure(self._client, topic.name, {_BYTES_MAX: str(topic.bytes_max)})
         self._unmark_later()
         self.unmark()
 
@@ -83,9 +83,9 @@ class Hold:
     def unmark(self) -> None:
         topics.delete(self._client, [self._mark])
 
-    def _here(self) -> list[str]:
+    def _here(self) -> list[Topic]:
         here = self._client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
-        return [topic.name for topic in declared(self._settings.delivery.delays_s) if topic.name in here]
+        return [topic for topic in declared(self._settings.delivery.delays_s) if topic.name in here]
 
     # -- who is there
 

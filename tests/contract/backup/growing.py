@@ -28,7 +28,7 @@ from schemas.topics import (
 )
 from tests.contract.backup.rig import consumer_of, control_of, log_of, stands
 from tests.contract.rebuild.rig import fetch, fold_live
-from tests.grown_log import OLD, RETRY, log
+from tests.grown_log import DELAYS_S, OLD, RETRY, log
 from triggers.grow.move import with_partitions
 from triggers.processes import wait_for_kafka
 from triggers.provision import make_endpoint, make_tenant
@@ -50,7 +50,8 @@ class Told(NamedTuple):
 
 def fill_small(target: Settings) -> Settings:
     """A system of two partitions at rest, on empty servers."""
-    settings = with_partitions(target, OLD)
+    delivery = target.delivery.model_copy(update={"delays_s": (*DELAYS_S, 60.0)})
+    settings = with_partitions(target.model_copy(update={"delivery": delivery}), OLD)
     migrations.migrate(settings.postgres)
     topics.ensure(settings.kafka, settings.delivery.delays_s)
     tenant = make_tenant(settings, "grown")
