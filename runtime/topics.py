@@ -7,7 +7,7 @@ get offset 0 committed here, while group and topic are both new.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -113,17 +113,33 @@ def create(client: AdminClient, name: str, *, partitions: int, replication_facto
     return True
 
 
+def mark(client: AdminClient, name: str, *, replication_factor: int) -> None:
+    """An empty topic that says something by its name, unless it is there. Brokers show it when this returns, and with it all that was made
+    before it. Raises `confluent_kafka.KafkaException`, `TimeoutError`."""
+    create(client, name, partitions=1, replication_factor=replication_factor, config={})
+    _wait_until(lambda here: name in here, client, f"topic {name} was made and is not shown")
+
+
 def delete(client: AdminClient, names: Sequence[str]) -> None:
-    """Those that are there. Raises `confluent_kafka.KafkaException`."""
-    here = client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
-    asked = [name for name in names if name in here]
-    answers = client.delete_topics(asked, operation_timeout=_REQUEST_TIMEOUT_S, request_timeout=_REQUEST_TIMEOUT_S) if asked else {}
+    """Those that are there; brokers show none of them when this returns. Raises `confluent_kafka.KafkaException`, `TimeoutError`."""
+    # All are asked for: what was made just now may not be shown yet, and would stay.
+    answers = client.delete_topics(list(names), operation_timeout=_REQUEST_TIMEOUT_S, request_timeout=_REQUEST_TIMEOUT_S) if names else {}
     for answer in answers.values():
         try:
             answer.result(_REQUEST_TIMEOUT_S)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # two commands may delete at once
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise
+    _wait_until(lambda here: not here & {*names}, client, f"topics are still there ({', '.join(names[:3])})")
+
+
+def _wait_until(shown: Callable[[set[str]], bool], client: AdminClient, what: str) -> None:
+    """The controller answers before brokers have heard of it."""
+    deadline_s = time.monotonic() + _REQUEST_TIMEOUT_S
+    while not shown({*client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics}):
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{what} after {_REQUEST_TIMEOUT_S:g} s: run it again")
+        time.sleep(_PAUSE_S)
 
 
 def refuse_while_restoring(client: AdminClient) -> None:

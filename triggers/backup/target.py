@@ -65,8 +65,7 @@ class Target:
         if there is None:
             self.mark_log()
         if manifest.generation > FIRST_GENERATION:
-            copies = self._settings.kafka.replication_factor
-            topics.create(self._client, generation_topic(manifest.generation), partitions=1, replication_factor=copies, config={})
+            topics.mark(self._client, generation_topic(manifest.generation), replication_factor=self._settings.kafka.replication_factor)
         if not self._done():
             with control.session(self._settings.postgres) as connection:
                 connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._schema)))
@@ -74,7 +73,7 @@ class Target:
 
     def mark_log(self) -> None:
         """From here on no process begins."""
-        topics.create(self._client, self._mark, partitions=1, replication_factor=self._settings.kafka.replication_factor, config={})
+        topics.mark(self._client, self._mark, replication_factor=self._settings.kafka.replication_factor)
 
     def unmark_database(self, connection: psycopg.Connection[object]) -> None:
         """In the transaction with which the database is done."""

@@ -6,8 +6,6 @@ restore in their place. If they are not, nothing has changed. After it there is 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,9 +26,9 @@ from triggers.grow.hold import PROCESSES, Hold
 from triggers.grow.rewrite import NotReady
 
 _REQUEST_TIMEOUT_S: Final = 30.0
-_PAUSE_S: Final = 0.1
 #: Whoever holds a table of the control plane for longer is no request of ours.
 _LOCK_TIMEOUT: Final = "10s"
+_ANY_TABLE: Final = "audit_log"
 
 
 def take_tables(settings: Settings, before: Path, made: Manifest, mark: str) -> None:
@@ -62,6 +60,21 @@ def _same(connection: Connection[Any], here: list[tuple[str, list[str]]], before
             raise NotReady(changed.format(table.table))
 
 
+def tables_taken(settings: Settings, mark: str) -> bool:
+    """Whether `take_tables` has come to its end, seen once nobody is in it any more: the server may still be at the commit of a command
+    that was killed, or whose connection broke. Raises `NotReady` where it stays there, `psycopg.Error`."""
+    with control.session(settings.postgres) as connection:
+        connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
+        connection.commit()
+        try:
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(CONTROL_SCHEMA, _ANY_TABLE)))
+        except psycopg.errors.LockNotAvailable:
+            raise NotReady("the transaction that takes the tables away has no end yet (see pg_stat_activity): wait for it") from None
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            connection.rollback()
+        return connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (mark,)).fetchone() is not None
+
+
 def end_sessions(settings: Settings) -> None:
     """Of whoever connected before the tables went. Who connects now is refused by the mark. Raises `psycopg.Error`."""
     with control.session(settings.postgres) as connection:
@@ -78,7 +91,6 @@ def take_log(settings: Settings, hold: Hold, generation: int) -> None:
     if generation > FIRST_GENERATION:
         names.append(generation_topic(generation))
     topics.delete(client, names)
-    _wait_until_gone(client, names)
 
 
 def _forget(client: AdminClient, group: str) -> None:
@@ -87,11 +99,3 @@ def _forget(client: AdminClient, group: str) -> None:
     except KafkaException as error:
         if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
             raise
-
-
-def _wait_until_gone(client: AdminClient, names: Sequence[str]) -> None:
-    deadline_s = time.monotonic() + _REQUEST_TIMEOUT_S
-    while left := client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics.keys() & set(names):
-        if time.monotonic() > deadline_s:
-            raise TimeoutError(f"topics are still there after {_REQUEST_TIMEOUT_S:g} s ({', '.join(sorted(left)[:3])}): run it again")
-        time.sleep(_PAUSE_S)

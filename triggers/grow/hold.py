@@ -49,8 +49,7 @@ class Hold:
     def put(self) -> None:
         """Raises `NotReady` where another restore or move is under way."""
         self._no_other()
-        copies = self._settings.kafka.replication_factor
-        topics.create(self._client, self._mark, partitions=1, replication_factor=copies, config={})
+        topics.mark(self._client, self._mark, replication_factor=self._settings.kafka.replication_factor)
         try:
             self._no_other()  # two commands that began at once both see each other, and neither goes on
         except NotReady:

@@ -27,7 +27,7 @@ from triggers.backup.manifest import Manifest
 from triggers.backup.restore import fits, restore
 from triggers.backup.save import save
 from triggers.backup.target import Target
-from triggers.grow.clearing import end_sessions, take_log, take_tables
+from triggers.grow.clearing import end_sessions, tables_taken, take_log, take_tables
 from triggers.grow.folder import Folder, State, opened
 from triggers.grow.hold import Hold
 from triggers.grow.rewrite import NotReady, drained, rewrite
@@ -89,9 +89,9 @@ def _too_late(folder: Folder) -> str:
 
 
 def _replaced(settings: Settings, state: State) -> bool:
-    """Whether the control plane was taken away. Raises `psycopg.Error`."""
+    """Whether the control plane was taken away. Raises `NotReady` while nobody can know, `psycopg.Error`."""
     if state.phase == "replacing":
-        return Target(settings, state.after).database_marked()
+        return tables_taken(settings, Target(settings, state.after).schema)
     return state.phase != "preparing"
 
 
@@ -167,7 +167,7 @@ class _Move:
         state = self._folder.read()
         try:
             return state is not None and _replaced(settings, state)
-        except psycopg.Error:
+        except (NotReady, psycopg.Error):
             return True
 
     def _save(self, settings: Settings, hold: Hold, state: State) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,20 +11,20 @@ from confluent_kafka import TopicPartition
 
 from runtime import topics
 from runtime.clock import SYSTEM
+from runtime.postgres import RESTORING_SCHEMA, connect
 from runtime.settings import Settings
 from runtime.topics import TopicMismatch
-from schemas.topics import (
-    DEDUP_APP,
-    EVENTS_INGESTED,
-)
+from schemas.topics import DEDUP_APP, EVENTS_INGESTED, GROWING, RESTORING
 from tests import runbooks
 from tests.contract.backup.growing import append, commit, marks, read, told, waits
 from tests.contract.backup.rig import quiet
 from tests.contract.backup.test_backup import command, environment_of
-from tests.contract.rebuild.rig import execute, rebuild
+from tests.contract.rebuild.rig import execute, fetch, rebuild
 from tests.grown_log import NEW, OLD
-from triggers.grow.move import grow, with_partitions
+from triggers.grow.move import give_up, grow, with_partitions
+from triggers.grow.rewrite import NotReady
 from triggers.processes import wait_for_kafka
+from triggers.system import until
 
 #: Where the command is killed, and whether what was there is replaced by then.
 PLACES = {
@@ -94,6 +95,26 @@ def test_a_move_that_was_killed_is_given_up_as_if_it_had_not_been_begun_and_begu
     grown = told(with_partitions(small, NEW + 1))
     assert grown.inbox == before.inbox
     assert len(grown.records) == len(before.records) + 1
+
+
+def test_a_commit_that_a_killed_command_left_under_way_is_waited_for_before_giving_up(small: Settings, tmp_path: Path) -> None:
+    """Topics that took records again, beside tables that go away all the same, would be the worst of both."""
+    crash, directory = tmp_path / "crash", tmp_path / "move"
+    crash.write_text("grow.replacing")
+    assert command(small, "topics", "grow", directory, "--partitions", str(NEW), crash=crash).returncode == -9
+    mark = next(name.removeprefix(RESTORING) for name in marks(small) if not name.startswith(GROWING))
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'control.audit_log'::regclass"
+    with ThreadPoolExecutor() as pool, connect(small.postgres, application="backup") as left:
+        left.execute("LOCK TABLE control.audit_log IN ACCESS EXCLUSIVE MODE")
+        left.execute(f"CREATE SCHEMA {RESTORING_SCHEMA}{mark}".encode())
+        answer = pool.submit(give_up, small, directory)
+        until(lambda: answer.done() or bool(fetch(small, waiting)), 20, "giving up coming to the tables")
+        left.execute("DROP SCHEMA control CASCADE")
+        left.commit()
+        with pytest.raises(NotReady, match="too late"):
+            answer.result()
+    assert append(small) is not None
+    assert len(marks(small)) == 2
 
 
 def test_partitions_grow_again_and_again(small: Settings, tmp_path: Path) -> None:
