@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -144,7 +144,19 @@ def _wait_until(shown: Callable[[set[str]], bool], client: AdminClient, what: st
 
 def refuse_while_restoring(client: AdminClient) -> None:
     """What a restore is about to make must not be there already. Raises `TopicMismatch`."""
-    if (mark := restoring(client)) is not None:
+    _refuse_marked(client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics)
+
+
+def refuse_elsewhere(kafka: KafkaSettings, here: Mapping[str, Any], name: str) -> None:
+    """For a command that is about to put a record on a topic: `here` is what the broker shows of topics. With another number of partitions
+    the record would stand where nobody looks for it. Raises `TopicMismatch`."""
+    _refuse_marked(here)
+    if name in here:
+        _guard_partitions(name, len(here[name].partitions), kafka.partitions)
+
+
+def _refuse_marked(here: Iterable[str]) -> None:
+    if (mark := next((name for name in here if name.startswith(RESTORING)), None)) is not None:
         raise TopicMismatch(
             f"a restore, or a move to more partitions, is not done (topic {mark}): the same command (`triggers restore`, "
             "`triggers topics grow`) goes on where it was stopped, and makes the topics"
@@ -166,7 +178,7 @@ def ensure(kafka: KafkaSettings, delays_s: Sequence[float], *, by_restore: bool 
     missing = [topic for topic in topics if topic.name not in existing]
     for topic in topics:
         if topic.name in existing:
-            _guard_partitions(topic, len(existing[topic.name].partitions), kafka.partitions)
+            _guard_partitions(topic.name, len(existing[topic.name].partitions), kafka.partitions)
     created = _create(client, kafka, missing)
     _guard_config(client, [topic for topic in topics if topic.name not in created])
     for group in sorted({group for topic in topics for group in topic.seed_groups}):
@@ -174,10 +186,10 @@ def ensure(kafka: KafkaSettings, delays_s: Sequence[float], *, by_restore: bool 
     return created
 
 
-def _guard_partitions(topic: Topic, found: int, wanted: int) -> None:
+def _guard_partitions(name: str, found: int, wanted: int) -> None:
     if found != wanted:
         raise TopicMismatch(
-            f"topic {topic.name} has {found} partitions, TRIGGERS_KAFKA__PARTITIONS says {wanted}. An organization lives in one "
+            f"topic {name} has {found} partitions, TRIGGERS_KAFKA__PARTITIONS says {wanted}. An organization lives in one "
             f"partition for the life of a topic generation: set it back to {found}; growing means a new generation (`triggers topics grow`)"
         )
 

@@ -10,23 +10,27 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from projections.rebuild import Progress
+from projections.trail import At
 from runtime import topics
 from runtime.clock import SYSTEM
 from runtime.lifecycle import Unavailable
 from runtime.postgres import connect
 from runtime.settings import Settings
+from runtime.topics import TopicMismatch
 from schemas.topics import (
     DEDUP_APP,
     DELIVERIES_REQUESTS,
     DELIVERY_GROUP,
     EVENTS_ACCEPTED,
     EVENTS_INGESTED,
+    LIFECYCLE,
     retry_topic,
 )
 from tests.contract.backup.growing import append, commit, marks, read, told, waits
 from tests.contract.backup.rig import quiet
 from tests.contract.rebuild.rig import execute, fetch, rebuild
 from tests.grown_log import EVENTS, NEW, OLD
+from triggers.drop import drop
 from triggers.grow.move import grow, with_partitions
 from triggers.grow.rewrite import NotReady
 from triggers.processes import look_at_kafka, wait_for_kafka
@@ -46,6 +50,8 @@ def test_a_grown_system_holds_every_event_once_in_order_under_its_old_position(s
     assert "has 7 partitions, TRIGGERS_KAFKA__PARTITIONS says 2" in waits(small)
     with pytest.raises(Unavailable, match="has 7 partitions"):  # the API, too, would look in the wrong places
         look_at_kafka(small.model_copy(update={"startup_timeout_s": 0.2}))
+    with pytest.raises(TopicMismatch, match="has 7 partitions"):  # and a command would put its record there
+        drop(small, SYSTEM, At(LIFECYCLE, 0, 0), organization=None, actor="test", why=None)
     assert append(grown) is None
     again = grow(grown, tmp_path, NEW, SYSTEM, quiet)
     assert (again.records, again.state.phase) == (0, "done")
@@ -113,6 +119,8 @@ def test_a_system_that_is_not_at_rest_is_refused_and_goes_on_as_it_was(small: Se
         with pytest.raises(NotReady, match="another command works in"):
             grow(small, tmp_path / "move", NEW, SYSTEM, quiet)
         assert "a move to more partitions" in waits(small)
+        with pytest.raises(TopicMismatch, match="a move to more partitions"):
+            drop(small, SYSTEM, At(LIFECYCLE, 0, 0), organization=None, actor="test", why=None)
         assert read(small) == before.inbox
         make_tenant(small, "made meanwhile")
 
