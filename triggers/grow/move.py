@@ -243,8 +243,8 @@ class _Move:
         if (found := _inbox(settings)) != state.inbox:
             raise NotTheSame(
                 f"the inbox had {state.inbox[0]} rows and has {found[0]}, or they differ. If processes have run since this command was "
-                "stopped, the move is done and `triggers rebuild all --verify-only` says whether the inbox is as the log has it. Else start "
-                f"nothing, keep {self._folder.path}, and report it; to go back, empty the servers, and `triggers restore "
+                "stopped, the move is done and `triggers rebuild all --verify-only` says whether the inbox is as the log has it. Else "
+                f"start nothing, keep {self._folder.path}, and report it; to go back, empty the servers, and `triggers restore "
                 f"{self._folder.before}`"
             )
         done.state = replace(state, phase="done")
