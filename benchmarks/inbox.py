@@ -16,7 +16,7 @@ from projections import cursors
 from projections.cursors import Position
 from runtime.postgres import connect
 from schemas.keys import partition_of, record_key
-from schemas.topics import GENERATION
+from schemas.topics import FIRST_GENERATION
 from triggers.provision import Tenant
 
 SMALL = 10_000
@@ -88,7 +88,7 @@ def p95_ms(bench: Rig, tenant: Tenant, query: dict[str, str], after: int) -> flo
     bound = (tenant.organization, "live", query["status"], query.get("type", ""))
     taken: list[float] = []
     with httpx.Client(base_url=bench.system.url, headers={"X-API-Key": tenant.key}, timeout=30) as client:
-        asked = {**query, "limit": "100", "cursor": cursors.encode(Position(GENERATION, partition, after), key, *bound)}
+        asked = {**query, "limit": "100", "cursor": cursors.encode(Position(FIRST_GENERATION, partition, after), key, *bound)}
         for _ in range(_PAGES):
             began_s = time.perf_counter()
             answer = client.get("/inbox", params=asked)

@@ -14,7 +14,7 @@ from schemas import kept
 from schemas.deliveries import Recovery
 from schemas.events import Ingested, Mode
 from schemas.ids import EventId, OrganizationId
-from schemas.topics import DELIVERIES_ATTEMPTS, GENERATION
+from schemas.topics import DELIVERIES_ATTEMPTS
 
 #: Events looked at in one statement.
 _LOOKED_AT_MAX: Final = 100
@@ -35,7 +35,7 @@ class Missed:
 
     async def folded(self, partition: int) -> int:
         """The journal's next offset that is not folded yet."""
-        rows = await self._rows("journal_folded", {"topic": DELIVERIES_ATTEMPTS, "partition": partition, "generation": GENERATION})
+        rows = await self._rows("journal_folded", {"topic": DELIVERIES_ATTEMPTS, "partition": partition})
         return int(rows[0][0]) if rows else 0
 
     async def some(self, recovery: Recovery, after: EventId | None, count_max: int) -> Found:

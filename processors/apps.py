@@ -26,7 +26,7 @@ from runtime.lifecycle import EXIT_FATAL, EXIT_STALLED, StallGuard, die, leave
 from runtime.postgres import Pool
 from runtime.settings import Settings
 from runtime.telemetry import log
-from schemas.topics import DEDUP_APP, EVENTS_INGESTED, PROJECT_APP
+from schemas.topics import DEDUP_APP, EVENTS_INGESTED, FIRST_GENERATION, PROJECT_APP
 
 _TICK_S: Final = 0.25
 _STOP_TIMEOUT_S: Final = 20.0
@@ -35,10 +35,12 @@ _QUEUED_RECORDS_MAX: Final = 8_000
 _FETCH_BYTES_MAX: Final = 4 << 20
 
 
-def make_app(app_id: str, settings: Settings, guard: StallGuard) -> tuple[Any, Outputs]:
-    """A Faust app with our transport. `app_id` is the consumer group."""
+def make_app(app_id: str, settings: Settings, guard: StallGuard, generation: int) -> tuple[Any, Outputs]:
+    """A Faust app with our transport. `app_id` is the consumer group. Tables of another topic generation are left where they are: their
+    offsets are not those of this changelog."""
     processor, kafka = settings.processor, settings.kafka
-    folder = processor.data_dir / f"{app_id}-{processor.slot}"
+    of_generation = "" if generation == FIRST_GENERATION else f"-g{generation}"
+    folder = processor.data_dir / f"{app_id}-{processor.slot}{of_generation}"
     folder.mkdir(parents=True, exist_ok=True)  # Faust makes the last part only
     app: Any = faust.App(
         app_id,
@@ -71,9 +73,9 @@ def make_app(app_id: str, settings: Settings, guard: StallGuard) -> tuple[Any, O
     return app, outputs
 
 
-def dedup_app(settings: Settings, guard: StallGuard) -> Any:
+def dedup_app(settings: Settings, guard: StallGuard, generation: int) -> Any:
     """events.ingested → table `seen` → events.accepted, events.duplicates, events.rejected."""
-    app, outputs = make_app(DEDUP_APP, settings, guard)
+    app, outputs = make_app(DEDUP_APP, settings, guard, generation)
     table = declare(app, settings.kafka.partitions, outputs)
     dedup = Dedup(app, table, outputs, partitions=settings.kafka.partitions, window_ms=int(settings.ingest.idempotency_window_s * 1000))
     app.agent(app.topic(EVENTS_INGESTED, key_type=bytes, value_type=Batch, value_serializer="raw"), name="dedup", concurrency=1)(dedup.run)
@@ -83,6 +85,7 @@ def dedup_app(settings: Settings, guard: StallGuard) -> Any:
 def project_app(
     settings: Settings,
     guard: StallGuard,
+    generation: int,
     *,
     folds: Sequence[Fold],
     pool: Pool,
@@ -92,7 +95,7 @@ def project_app(
 ) -> Any:
     """Every fold's topic → Postgres (and events.rejected). What the folds are is the composition root's business."""
     processor = settings.processor.model_copy(update={"batch_size_max": settings.processor.fold_batch_size_max})
-    app, outputs = make_app(PROJECT_APP, settings.model_copy(update={"processor": processor}), guard)
+    app, outputs = make_app(PROJECT_APP, settings.model_copy(update={"processor": processor}), guard, generation)
     project = Project(app, outputs, pool, load_offsets, fenced, clock)
     app.transport.start_offsets = project.start_offsets
     for fold in folds:

@@ -12,10 +12,11 @@ from projections import acks
 from projections.digests import Difference
 from projections.fold import Connection
 from projections.log_reader import LogReader, Place, Range
+from projections.offsets import generation
 from projections.shadow import Standing
 from runtime.postgres import FOLDS_SCHEMA
 from runtime.sql import compose
-from schemas.topics import GENERATION, INBOX_ACKS
+from schemas.topics import INBOX_ACKS
 
 
 class Ahead(NamedTuple):
@@ -27,7 +28,7 @@ class Ahead(NamedTuple):
 
 async def find_ahead(connection: Connection) -> dict[int, list[acks.Row]]:
     """Rows of the live acks from the fold's offset on, by partition."""
-    statement = compose("projections", "acks_ahead", schema=sql.Identifier(FOLDS_SCHEMA), generation=sql.Literal(GENERATION))
+    statement = compose("projections", "acks_ahead", schema=sql.Identifier(FOLDS_SCHEMA), generation=sql.Literal(generation()))
     found: dict[int, list[acks.Row]] = defaultdict(list)
     for partition, *row in await (await connection.execute(statement)).fetchall():
         found[partition].append(acks.Row(*row))

@@ -14,10 +14,10 @@ from typing import Any, Final, Literal, NamedTuple
 from psycopg import sql
 
 from projections.fold import Connection, Table
+from projections.offsets import generation
 from runtime.sql import compose
 from schemas.ids import OrganizationId
 from schemas.keys import partition_of, record_key
-from schemas.topics import GENERATION
 
 #: Differences of one table that are listed; all are counted.
 LISTED_MAX: Final = 20
@@ -74,7 +74,7 @@ async def compare(live: Connection, shadow: Connection, table: Table, partitions
 def _parts(table: Table) -> dict[str, sql.Composable]:
     rows: sql.Composable = sql.SQL("SELECT * FROM {}").format(sql.Identifier(table.name))
     if table.at_offset is not None:
-        rows = compose("projections", table.at_offset, generation=sql.Literal(GENERATION))
+        rows = compose("projections", table.at_offset, generation=sql.Literal(generation()))
     return {"rows": rows, "key": sql.SQL(", ").join(map(sql.Identifier, table.key))}
 
 

@@ -17,17 +17,19 @@ from projections.trail import About, Accepted, Ack, At, Lost, Plan, Round, Trail
 from runtime.postgres import FOLDS_SCHEMA, connect
 from runtime.settings import Settings
 from runtime.sql import load
+from runtime.topics import admin, generation
 from schemas.deliveries import Attempted, Dead, Retry
-from schemas.events import SCHEMA_VERSION
-from schemas.ids import EventId
-from schemas.topics import DELIVERIES_ATTEMPTS, EVENTS_ACCEPTED, EVENTS_INGESTED, GENERATION, INBOX_ACKS
+from schemas.events import SCHEMA_VERSION, First
+from schemas.ids import EventId, OrganizationId
+from schemas.keys import partition_of, record_key
+from schemas.topics import DELIVERIES_ATTEMPTS, EVENTS_ACCEPTED, EVENTS_INGESTED, FIRST_GENERATION, INBOX_ACKS
 
 _NOT_ASKED: Final = "not asked"
 
 
 @dataclass
 class Explained:
-    """A trail and where it comes from. `folds`, `log`: None where they were read, else why not.
+    """A trail and where it comes from. `folds`, `log`: None where they were read, else why not. `generation`: of the topics.
 
     `erased`: whether an encrypted event's key is gone; None where Postgres could not tell, and for one in clear.
     """
@@ -36,6 +38,7 @@ class Explained:
     erased: bool | None = None
     folds: str | None = _NOT_ASKED
     log: str | None = None
+    generation: int = FIRST_GENERATION
     spans: list[Span] = field(default_factory=list)
     #: The lowest event id that retention left to the organization and mode, where the folds say so.
     kept_from: EventId | None = None
@@ -67,15 +70,22 @@ def explain(
     floors: dict[Place, int] = {}
     if not from_log:
         try:
-            floors = _read_folds(settings, told.trail)
+            floors = _read_folds(settings, told)
             told.folds = None
         except psycopg.Error as error:
             told.trail = Trail(event_id, organization)
             told.folds = str(error).strip().splitlines()[0]
     search: LogSearch | None = None
+    # The inbox keeps where an event was accepted first. Where it was moved to since, only the log says.
+    moved = told.trail.accepted is not None and told.trail.accepted.first is not None
+    trail = Trail(event_id, told.trail.organization) if moved else told.trail
+    client = admin(settings.kafka)
     try:
-        search = LogSearch(settings, told.trail, progress)
-        _read_log(search, told.trail, floors, within_ms)
+        told.generation = generation(client, settings.operating.check_timeout_s)
+        search = LogSearch(settings, trail, progress)
+        _read_log(search, trail, {} if moved else floors, within_ms)
+        if trail.accepted is not None:
+            told.trail = trail
     except LogError as error:
         told.log = str(error)
     except KafkaException as error:
@@ -122,11 +132,12 @@ def _read_log(search: LogSearch, trail: Trail, floors: dict[Place, int], within_
     search.follow_up()
 
 
-def _read_folds(settings: Settings, trail: Trail) -> dict[Place, int]:
+def _read_folds(settings: Settings, told: Explained) -> dict[Place, int]:
     """Rows into the trail; returns where the folds of acks and deliveries stand, so that only what is above is read from the log.
 
     All in one snapshot: rows and offsets belong together. Raises `psycopg.Error`.
     """
+    trail = told.trail
     with connect(settings.postgres, search_path=FOLDS_SCHEMA, application="explain") as connection:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True
@@ -137,25 +148,28 @@ def _read_folds(settings: Settings, trail: Trail) -> dict[Place, int]:
             return {}
         trail.organization, trail.mode = found
         values = {"organization": trail.organization, "mode": trail.mode, "event_id": trail.event_id}
-        if not _read_inbox(connection, trail, values):
+        partition = partition_of(record_key(OrganizationId(found[0])), settings.kafka.partitions)
+        floors = {}
+        for topic in (INBOX_ACKS, DELIVERIES_ATTEMPTS):
+            standing = connection.execute(load("projections", "standing"), (topic, partition)).fetchone()
+            floors[topic, partition], told.generation = (0, told.generation) if standing is None else standing
+        if not _read_inbox(connection, trail, values, told.generation):
             _read_duplicate(connection, trail, values)
             return {}
         _read_deliveries(connection, trail, values)
-        partition = min(trail.copies).partition
-        floors = {}
-        for topic in (INBOX_ACKS, DELIVERIES_ATTEMPTS):
-            position = connection.execute(load("projections", "read_position"), (topic, partition, GENERATION)).fetchone()
-            floors[topic, partition] = 0 if position is None else int(position[0])
         return floors
 
 
-def _read_inbox(connection: Connection[Any], trail: Trail, values: dict[str, Any]) -> bool:
+def _read_inbox(connection: Connection[Any], trail: Trail, values: dict[str, Any], generation: int) -> bool:
     row = connection.execute(load("projections", "find_event"), values).fetchone()
     if row is None:
         return False
     event = queries.Event._make(row)
     trail.copies[At(EVENTS_INGESTED, event.partition, event.ingested_offset)] = event.appended_at_ms
-    trail.accept(Accepted(At(EVENTS_ACCEPTED, event.partition, event.position), event.ingested_offset))
+    first = None
+    if event.generation < generation:
+        first = First(generation=event.generation, partition=event.partition, offset=event.position, ingested_offset=event.ingested_offset)
+    trail.accept(Accepted(At(EVENTS_ACCEPTED, event.partition, event.position), event.ingested_offset, first))
     trail.about = About(
         event.type,
         event.subject,

@@ -120,7 +120,8 @@ class Finishing:
     async def _keep_first(self, table: Table) -> None:
         await self._execute(
             compose(
-                "projections", table.keep, table=sql.Identifier(SHADOW_SCHEMA, table.name), position=sql.Identifier(table.position),
+                "projections", table.keep, table=sql.Identifier(SHADOW_SCHEMA, table.name),
+                order=sql.SQL(", ").join(map(sql.Identifier, table.order or (table.position,))),
                 once=sql.SQL(", ").join(map(sql.Identifier, table.once)),
             )
         )  # fmt: skip

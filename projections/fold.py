@@ -35,9 +35,9 @@ class Table:
 
     `key` identifies a row of an organization and mode; digests are taken in its order. `position` is the column that holds the offset of
     a row's record in `topic`. `once`: of rows that agree in these columns, those of the lowest position stay (what `write` does one batch
-    after the other, as a load does it at the end); empty where `write` alone knows. Unless `once_is_unique`, no unique key of the table
-    shows such rows. `keep` names the statement that
-    sees to it. `at_offset` names the statement that reads the table as its folds wrote it, without what the API wrote ahead of them;
+    after the other, as a load does it at the end); empty where `write` alone knows. `keep` names the statement that sees to it, `order`
+    the columns that say which is lowest, where that is not `position` alone. Unless `once_is_unique`, no unique key of the table shows
+    such rows. `at_offset` names the statement that reads the table as its folds wrote it, without what the API wrote ahead of them;
     `derive` the one that fills it from other tables after a load.
     """
 
@@ -46,6 +46,7 @@ class Table:
     position: str
     key: tuple[str, ...]
     once: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
     once_is_unique: bool = True
     keep: str = "keep_first"
     at_offset: str | None = None

@@ -20,6 +20,7 @@ from confluent_kafka import KafkaException
 from projections.loaders import Job, Part, Told
 from projections.loading import Loading, open_loading
 from projections.log_reader import LogReader, Range
+from projections.offsets import fold_generation
 from projections.sessions import helping
 from runtime import crashpoints
 from runtime.lifecycle import settle_memory
@@ -28,6 +29,7 @@ from runtime.settings import KafkaSettings, PostgresSettings, RebuildSettings
 
 async def work(job: Job, parts: asyncio.Queue[Part]) -> None:
     """Until it is cancelled. Raises what it meets."""
+    fold_generation(job.generation)
     kafka, rebuild = KafkaSettings.model_validate(job.kafka), RebuildSettings.model_validate(job.rebuild)
     async with helping(PostgresSettings.model_validate(job.postgres), job.owner) as connection:
         loading = await open_loading(connection, job.target)

@@ -21,6 +21,7 @@ import msgspec
 from projections.fold import Fold
 from projections.loading import Loading, open_loading
 from projections.log_reader import LogReader, Place, Range
+from projections.offsets import generation
 from projections.sessions import RebuildError
 from projections.shadow import Shadow
 from projections.sideways import together
@@ -31,10 +32,11 @@ Counted = Callable[[int], None]
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What a loader is told first. Sections of the settings, and the backend that owns the shadow."""
+    """What a loader is told first. Sections of the settings, the backend that owns the shadow, the topics' generation."""
 
     target: str
     owner: int
+    generation: int
     kafka: dict[str, Any]
     postgres: dict[str, Any]
     rebuild: dict[str, Any]
@@ -131,7 +133,7 @@ async def _start(settings: Settings, shadow: Shadow) -> Other:
         raise RuntimeError("a process was started without pipes")
     postgres = {**settings.postgres.model_dump(mode="json"), "dsn": settings.postgres.dsn.get_secret_value()}
     job = Job(
-        shadow.target, shadow.connection.info.backend_pid, settings.kafka.model_dump(mode="json"), postgres,
+        shadow.target, shadow.connection.info.backend_pid, generation(), settings.kafka.model_dump(mode="json"), postgres,
         settings.rebuild.model_dump(mode="json"),
     )  # fmt: skip
     process.stdin.write(msgspec.json.encode(job) + b"\n")

@@ -14,12 +14,11 @@ from projections.copying import copy_rows
 from projections.fold import Connection, Fold, Rows
 from projections.folds import TARGETS, tables_of
 from projections.log_reader import Chunk, no_cycles
-from projections.offsets import Fenced
+from projections.offsets import Fenced, generation
 from projections.shadow import standings, write
 from projections.shadow_tables import SHADOW_SCHEMA, column_types
 from runtime.crashpoints import reach
 from runtime.sql import load
-from schemas.topics import GENERATION
 
 
 class Loading:
@@ -57,7 +56,7 @@ class Loading:
 
     async def _move(self, chunk: Chunk, high: int) -> None:
         (topic, partition), old = chunk.place, chunk.begin
-        values = {"topic": topic, "partition": partition, "generation": GENERATION, "old": old, "new": chunk.end, "high": high}
+        values = {"topic": topic, "partition": partition, "generation": generation(), "old": old, "new": chunk.end, "high": high}
         moved = await self._connection.execute(load("projections", "move_position"), values)
         if moved.rowcount != 1:
             raise Fenced(f"the shadow's {topic}[{partition}] does not stand at {old}: does another rebuild write it?")

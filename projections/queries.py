@@ -9,7 +9,7 @@ from projections.fold import Connection
 from runtime.sql import load
 from schemas.events import Encoding, Mode
 from schemas.ids import EventId, OrganizationId
-from schemas.topics import EVENTS_ACCEPTED, GENERATION
+from schemas.topics import EVENTS_ACCEPTED
 
 Status = Literal["unacked", "acked", "all"]
 
@@ -49,7 +49,7 @@ class Page(NamedTuple):
 
     items: list[Item]
     more: bool
-    removed: int | None = None
+    removed: Position | None = None
 
 
 class Event(NamedTuple):
@@ -129,8 +129,9 @@ async def page(
     }
     cursor = await connection.execute(statement, values, binary=True)
     rows = await cursor.fetchall()
-    removed, rows = rows[0][-1], [row for row in rows if row[0] is not None]
-    return Page([Item._make(row[:-2]) for row in rows], bool(rows) and rows[0][-2] > len(rows), removed)
+    removed, rows = rows[0][-3:], [row for row in rows if row[0] is not None]
+    items = [Item._make(row[:-4]) for row in rows]
+    return Page(items, bool(rows) and rows[0][-4] > len(rows), None if removed[0] is None else Position._make(removed))
 
 
 async def newest(connection: Connection, owner: Owner) -> tuple[int, int] | None:
@@ -175,7 +176,7 @@ async def held(connection: Connection, owner: Owner, endpoint_id: str) -> Held:
 
 async def ingested_high(connection: Connection, partition: int) -> int:
     """The highest ingested offset the inbox has taken from a partition, -1 before the first."""
-    cursor = await connection.execute(load("projections", "ingested_high"), (EVENTS_ACCEPTED, partition, GENERATION))
+    cursor = await connection.execute(load("projections", "ingested_high"), (EVENTS_ACCEPTED, partition))
     row = await cursor.fetchone()
     return -1 if row is None else int(row[0])
 

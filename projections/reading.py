@@ -32,7 +32,7 @@ from schemas.events import SCHEMA_VERSION, Ack
 from schemas.ids import EventId, event_time_ms, parse_event_id
 from schemas.keys import partition_of, record_key
 from schemas.problems import NOT_APPENDED, NOT_FOUND, UNAVAILABLE, UNKNOWN_OUTCOME, ProblemError
-from schemas.topics import GENERATION, INBOX_ACKS
+from schemas.topics import FIRST_GENERATION, INBOX_ACKS
 
 #: Pause between looks of a long poll, readers that may wait at once, and what an empty page suggests to a poller.
 _LOOK_PAUSE_S: Final = 0.2
@@ -76,8 +76,8 @@ class Reading:
         if found.items:
             last = found.items[-1]
             after = Position(last.generation, last.partition, last.position)
-        elif found.removed is not None and found.removed > after.offset:
-            after = after._replace(offset=found.removed)  # nothing is left up to there: a gap is told of once
+        elif found.removed is not None and _is_behind(found.removed, after):
+            after = found.removed  # nothing is left up to there: a gap is told of once
         return {
             "events": [_item(item, erased) for item, erased in shown],
             "next_cursor": cursors.encode(after, self._cursor_key, *bound),
@@ -89,12 +89,12 @@ class Reading:
     async def _begin(self, owner: Owner, cursor: str | None, bound: tuple[str, ...]) -> Position:
         partition = partition_of(record_key(owner.organization), self._partitions)
         if cursor is None:
-            return Position(GENERATION, partition, -1)
+            return Position(FIRST_GENERATION, partition, -1)
         if cursor != "now":
             return cursors.decode(cursor, self._cursor_key, *bound)
         async with self._connection() as connection:
             newest = await queries.newest(connection, owner)
-        return Position(GENERATION, partition, -1) if newest is None else Position(newest[0], partition, newest[1])
+        return Position(FIRST_GENERATION, partition, -1) if newest is None else Position(newest[0], partition, newest[1])
 
     async def event(self, owner: Owner, text: str) -> dict[str, Any]:
         """What became of an event. Raises the problems `not-found` (unknown and foreign ids alike) and `unavailable`."""
@@ -212,12 +212,17 @@ def _unavailable(error: Exception) -> ProblemError:
     return ProblemError(UNAVAILABLE, "What was asked for cannot be read right now. Try again in a moment.", headers={"Retry-After": "2"})
 
 
-def _missed(after: Position, removed: int | None) -> dict[str, Any] | None:
-    """What retention took behind a cursor: positions from the first after it to the last that is gone. Some in between may be there yet."""
-    if removed is None or removed <= after.offset:
+def _missed(after: Position, removed: Position | None) -> dict[str, Any] | None:
+    """What retention took behind a cursor: positions from the first after it to the last that is gone, which may be of a later generation.
+    Some in between may be there yet."""
+    if removed is None or not _is_behind(removed, after):
         return None
-    place = {"generation": after.generation, "partition": after.partition}
-    return {"first": {**place, "offset": after.offset + 1}, "last": {**place, "offset": removed}}
+    return {"first": after._replace(offset=after.offset + 1)._asdict(), "last": removed._asdict()}
+
+
+def _is_behind(position: Position, after: Position) -> bool:
+    """In the order of an organization's rows, whatever partitions they were in."""
+    return (position.generation, position.offset) > (after.generation, after.offset)
 
 
 def _unknown_event(event_id: EventId | None = None, kept_from: EventId | None = None) -> ProblemError:

@@ -21,10 +21,12 @@ from projections.digests import Compared, Difference, compare
 from projections.filling import fill
 from projections.fold import Connection
 from projections.log_reader import LogReader, Place, Range, bounds
+from projections.offsets import fold_generation
 from projections.sessions import RebuildError, connect
 from projections.shadow import Shadow, Standing, standings
 from projections.shadow_tables import SHADOW_SCHEMA
 from projections.swap import Swap
+from runtime import topics
 from runtime.clock import Clock
 from runtime.crashpoints import reach
 from runtime.postgres import FOLDS_SCHEMA
@@ -82,6 +84,8 @@ class Rebuild:
         `old_schema`: where the tables that are replaced go; without it they go away. A shadow that differs stays, to be accepted.
         """
         kafka, batch, stall_s = self._settings.kafka, self._settings.rebuild.batch_records_max, self._settings.rebuild.stall_timeout_s
+        client = topics.admin(kafka)
+        fold_generation(topics.generation(client))
         async with AsyncExitStack() as stack:
             owner = await connect(self._settings.postgres, SHADOW_SCHEMA)
             stack.push_async_callback(owner.close)

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from projections.fold import Connection
 from projections.folds import FOLDS
 from projections.log_reader import LogReader, Place
-from projections.offsets import load_offsets
+from projections.offsets import fold_generation, generation, load_offsets
 from projections.rebuild import Progress, Rebuild, Report
 from projections.sessions import connect
 from projections.shadow import Shadow
+from runtime import topics
 from runtime.clock import Clock
 from runtime.postgres import FOLDS_SCHEMA
 from runtime.settings import Settings
 from runtime.sql import load
-from schemas.topics import GENERATION
 
 
 class _Refill(Rebuild):
@@ -36,6 +36,8 @@ async def refill(
 
     Raises `projections.sessions.RebuildError`, `LogError`, `confluent_kafka.KafkaException`, `psycopg.Error`.
     """
+    client = topics.admin(settings.kafka)
+    fold_generation(topics.generation(client))
     connection = await connect(settings.postgres, FOLDS_SCHEMA)
     try:
         await _stand_at(connection, {place: end for place, end in ends.items() if place[0] in {fold.topic for fold in FOLDS}})
@@ -51,7 +53,7 @@ async def _stand_at(connection: Connection, ends: Mapping[Place, int]) -> None:
                 values = {
                     "topic": topic,
                     "partition": partition,
-                    "generation": GENERATION,
+                    "generation": generation(),
                     "old": 0,
                     "new": ends[topic, partition],
                     "high": -1,

@@ -19,13 +19,12 @@ from psycopg import sql
 from projections.fold import Connection, Fold, Table
 from projections.folds import TARGETS, tables_of
 from projections.log_reader import Chunk, Place
-from projections.offsets import load_offsets
+from projections.offsets import generation, load_offsets
 from projections.sessions import own
 from projections.shadow_tables import OFFSETS_TABLE, SHADOW_SCHEMA, describe, drop_indexes, make_indexes, make_like_live
 from runtime.crashpoints import reach
 from runtime.postgres import FOLDS_SCHEMA
 from runtime.sql import compose
-from schemas.topics import GENERATION
 
 
 class Standing(NamedTuple):
@@ -37,7 +36,7 @@ class Standing(NamedTuple):
 
 async def standings(connection: Connection, schema: str, folds: Sequence[Fold]) -> dict[Place, Standing]:
     """Where the folds of a schema stand; a partition never seen is not in it."""
-    statement = compose("projections", "all_offsets", schema=sql.Identifier(schema), generation=sql.Literal(GENERATION))
+    statement = compose("projections", "all_offsets", schema=sql.Identifier(schema), generation=sql.Literal(generation()))
     cursor = await connection.execute(statement, ([fold.topic for fold in folds],))
     return {(topic, number): Standing(*rest) for topic, number, *rest in await cursor.fetchall()}
 

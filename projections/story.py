@@ -7,10 +7,10 @@ from typing import Any
 from access.envelopes import response_key
 from access.times import iso
 from projections.explain import Explained
-from projections.trail import At, Trail
+from projections.trail import Accepted, At, Trail
 from schemas.deliveries import Attempted, Dead, Retry
 from schemas.ids import event_time_ms
-from schemas.topics import EVENTS_INGESTED, GENERATION
+from schemas.topics import EVENTS_INGESTED
 
 
 def document(told: Explained) -> dict[str, Any]:
@@ -36,9 +36,7 @@ def document(told: Explained) -> dict[str, Any]:
         "rejected": [
             {**_at(one.at), "of": _at(one.origin), "reason": one.reason, "detail": one.detail} for _, one in sorted(trail.rejected.items())
         ],
-        "inbox": None if trail.accepted is None else {
-            "generation": GENERATION, "partition": trail.accepted.at.partition, "offset": trail.accepted.at.offset,
-        },
+        "inbox": None if trail.accepted is None else _position(trail.accepted, told.generation),
         "ack": None if trail.ack is None else {**_at(trail.ack.at), "acked_at": iso(trail.ack.acked_at_ms)},
         "plan": None if trail.plan is None else {
             **_at(trail.plan.at), "endpoint_ids": list(trail.plan.endpoint_ids), "held": list(trail.plan.held),
@@ -52,6 +50,13 @@ def document(told: Explained) -> dict[str, Any]:
             "spans": [span._asdict() for span in told.spans],
         },
     }  # fmt: skip
+
+
+def _position(accepted: Accepted, generation: int) -> dict[str, int]:
+    """In the inbox: where it was accepted first."""
+    if (first := accepted.first) is not None:
+        return {"generation": first.generation, "partition": first.partition, "offset": first.offset}
+    return {"generation": generation, "partition": accepted.at.partition, "offset": accepted.at.offset}
 
 
 def status(trail: Trail) -> str:

@@ -23,7 +23,7 @@ from schemas.codec import (
     CodecError,
 )
 from schemas.deliveries import FIRST_ROUND, Attempted, DeadLetter, Planned, Requested, RetryTask
-from schemas.events import PLAIN, Ingested
+from schemas.events import PLAIN, First, Ingested
 from schemas.ids import DataKeyId, EventId
 from schemas.records import Record
 from schemas.topics import (
@@ -66,10 +66,11 @@ class About(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """Its first accepted copy: its position in the inbox."""
+    """Its first accepted copy: its position in the inbox, unless it was moved there and has another (`first`)."""
 
     at: At
     ingested_offset: int
+    first: First | None = None
 
 
 class Lost(NamedTuple):
@@ -169,7 +170,7 @@ class Trail:
                 self.copies[At(EVENTS_INGESTED, at.partition, accepted.ingested.offset)] = accepted.ingested.appended_at_ms
                 self.about = _about(event)
                 self._learn_headers(record)
-                self.accept(Accepted(at, accepted.ingested.offset))
+                self.accept(Accepted(at, accepted.ingested.offset, accepted.first))
         elif at.topic == EVENTS_DUPLICATES:
             lost = codec.duplicate.decode(value)
             if self._is_ours(lost.id, lost.organization, lost.mode):

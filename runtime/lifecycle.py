@@ -9,9 +9,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 from runtime.telemetry import log
+
+T = TypeVar("T")
 
 #: Exit statuses (after sysexits.h): a server never came; going on would lose or repeat work.
 EXIT_UNAVAILABLE: Final = 69
@@ -71,15 +73,16 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-async def first(stop: asyncio.Event, work: Callable[..., object], *arguments: Any) -> None:
-    """Do `work` in a thread before anything else. Told to stop meanwhile, the process leaves. Raises what `work` raises."""
+async def first(stop: asyncio.Event, work: Callable[..., T], *arguments: Any) -> T:
+    """Do `work` in a thread before anything else; returns what it does. Told to stop meanwhile, the process leaves. Raises what `work`
+    raises."""
     working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
         leave()
     stopping.cancel()
-    await working
+    return await working
 
 
 def beside(work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:

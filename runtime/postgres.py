@@ -14,12 +14,32 @@ from runtime.settings import PostgresSettings
 #: Schema of the control plane, and of what is folded from topics.
 CONTROL_SCHEMA: Final = "control"
 FOLDS_SCHEMA: Final = "folds"
+#: Beginning of the name of a schema that is there while a restore fills the database: no process works with what is half there.
+RESTORING_SCHEMA: Final = "restoring_"
 
 Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
 ThreadPool = ConnectionPool[Connection[tuple[Any, ...]]]
 
 #: Threads that may wait for a connection of a `thread_pool`; further ones are refused at once.
 _WAITING_MAX: Final = 32
+
+_RESTORING_HERE: Final = "SELECT FROM pg_namespace WHERE starts_with(nspname::text, %s)"
+
+
+class HeldBack(psycopg.OperationalError):
+    """A restore fills the database: a pool gets no connection until it is done, as if the server were away."""
+
+
+async def _whole(connection: AsyncConnection[Any]) -> None:
+    if await (await connection.execute(_RESTORING_HERE, (RESTORING_SCHEMA,))).fetchone() is not None:
+        await connection.close()
+        raise HeldBack("a restore of this database is not done")
+
+
+def _whole_here(connection: Connection[Any]) -> None:
+    if connection.execute(_RESTORING_HERE, (RESTORING_SCHEMA,)).fetchone() is not None:
+        connection.close()
+        raise HeldBack("a restore of this database is not done")
 
 
 def connection_arguments(settings: PostgresSettings, *, search_path: str, application: str) -> dict[str, Any]:
@@ -60,6 +80,7 @@ def pool(settings: PostgresSettings, *, search_path: str, application: str, size
         timeout=settings.connect_timeout_s,
         reconnect_timeout=settings.connect_timeout_s,
         check=AsyncConnectionPool.check_connection if checked else None,
+        configure=_whole,
         open=False,
         name=application,
     )
@@ -77,6 +98,7 @@ def thread_pool(settings: PostgresSettings, *, search_path: str, application: st
         timeout=settings.connect_timeout_s,
         reconnect_timeout=settings.connect_timeout_s,
         check=ConnectionPool.check_connection,
+        configure=_whole_here,
         open=False,
         name=application,
     )

@@ -14,7 +14,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from runtime.settings import KafkaSettings
-from runtime.topics import GUARDED_CONFIG, TopicMismatch, admin, ensure
+from runtime.topics import GUARDED_CONFIG, TopicMismatch, admin, ensure, refuse_while_restoring
 from schemas.topics import FOREVER, Topic, declared
 
 #: `create`: it is not there. `set`: can be set. `dangerous`: only when asked for. `refused`: not from here.
@@ -70,11 +70,14 @@ def compare(kafka: KafkaSettings, delays_s: Sequence[float], *, timeout_s: float
 def apply(kafka: KafkaSettings, delays_s: Sequence[float], differences: Sequence[Difference], *, dangerous: bool) -> list[Difference]:
     """Make those differences go that may go, create what is missing, give new groups their first offsets. Returns what was done.
 
-    Raises `TopicMismatch` before anything is changed where one is refused and guards a promise, `confluent_kafka.KafkaException`.
+    Raises `TopicMismatch` before anything is changed where one is refused and guards a promise or a restore is not done,
+    `confluent_kafka.KafkaException`.
     """
     for one in differences:
         if one.setting == _PARTITIONS:
             raise TopicMismatch(f"topic {one.topic} has {one.found} partitions, wanted are {one.wanted}: {one.why}")
+    client = admin(kafka)  # to be held: what a client was asked ends with it
+    refuse_while_restoring(client)
     allowed = [one for one in differences if one.kind == "set" or (dangerous and one.kind == "dangerous")]
     by_topic: dict[str, list[Difference]] = {}
     for one in allowed:
@@ -87,7 +90,6 @@ def apply(kafka: KafkaSettings, delays_s: Sequence[float], differences: Sequence
         )
         for name, changes in by_topic.items()
     ]
-    client = admin(kafka)  # to be held: what a client was asked ends with it
     for changed in client.incremental_alter_configs(resources).values() if resources else ():
         changed.result()
     created = set(ensure(kafka, delays_s))
@@ -107,7 +109,7 @@ def _shape(topic: Topic, found: Any, kafka: KafkaSettings) -> Iterator[Differenc
         yield Difference(
             topic.name, _PARTITIONS, str(len(found.partitions)), str(kafka.partitions), "refused",
             "an organization lives in one partition for the life of a topic generation: set TRIGGERS_KAFKA__PARTITIONS back; growing means "
-            "a new generation filled by replay",
+            "a new generation (`triggers topics grow`)",
         )  # fmt: skip
     copies = min((len(partition.replicas) for partition in found.partitions.values()), default=0)
     if copies != kafka.replication_factor:

@@ -7,8 +7,8 @@ get offset 0 committed here, while group and topic are both new.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -19,7 +19,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
 from runtime.settings import KafkaSettings
-from schemas.topics import RESTORING, Topic, declared
+from schemas.topics import RESTORING, Topic, declared, generation_of
 
 _REQUEST_TIMEOUT_S: Final = 30.0
 #: LOG_EMERG of syslog(3), which librdkafka does not use.
@@ -49,6 +49,11 @@ def admin(kafka: KafkaSettings) -> AdminClient:
 def restoring(client: AdminClient, timeout_s: float = _REQUEST_TIMEOUT_S) -> str | None:
     """The mark of a restore that is not done, or None. Raises `confluent_kafka.KafkaException`."""
     return next((name for name in client.list_topics(timeout=timeout_s).topics if name.startswith(RESTORING)), None)
+
+
+def generation(client: AdminClient, timeout_s: float = _REQUEST_TIMEOUT_S) -> int:
+    """Which generation the topics are of: fixed when a process begins. Raises `confluent_kafka.KafkaException`."""
+    return generation_of(client.list_topics(timeout=timeout_s).topics)
 
 
 def ends(client: AdminClient, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -108,19 +113,72 @@ def create(client: AdminClient, name: str, *, partitions: int, replication_facto
     return True
 
 
-def ensure(kafka: KafkaSettings, delays_s: Sequence[float]) -> list[str]:
+def mark(client: AdminClient, name: str, *, replication_factor: int) -> None:
+    """An empty topic that says something by its name, unless it is there. Brokers show it when this returns, and with it all that was made
+    before it. Raises `confluent_kafka.KafkaException`, `TimeoutError`."""
+    create(client, name, partitions=1, replication_factor=replication_factor, config={})
+    _wait_until(lambda here: name in here, client, f"topic {name} was made and is not shown")
+
+
+def delete(client: AdminClient, names: Sequence[str]) -> None:
+    """Those that are there; brokers show none of them when this returns. Raises `confluent_kafka.KafkaException`, `TimeoutError`."""
+    # All are asked for: what was made just now may not be shown yet, and would stay.
+    answers = client.delete_topics(list(names), operation_timeout=_REQUEST_TIMEOUT_S, request_timeout=_REQUEST_TIMEOUT_S) if names else {}
+    for answer in answers.values():
+        try:
+            answer.result(_REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+    _wait_until(lambda here: not here & {*names}, client, f"topics are still there ({', '.join(names[:3])})")
+
+
+def _wait_until(shown: Callable[[set[str]], bool], client: AdminClient, what: str) -> None:
+    """The controller answers before brokers have heard of it."""
+    deadline_s = time.monotonic() + _REQUEST_TIMEOUT_S
+    while not shown({*client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics}):
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{what} after {_REQUEST_TIMEOUT_S:g} s: run it again")
+        time.sleep(_PAUSE_S)
+
+
+def refuse_while_restoring(client: AdminClient) -> None:
+    """What a restore is about to make must not be there already. Raises `TopicMismatch`."""
+    _refuse_marked(client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics)
+
+
+def refuse_elsewhere(kafka: KafkaSettings, here: Mapping[str, Any], name: str) -> None:
+    """For a command that is about to put a record on a topic: `here` is what the broker shows of topics. With another number of partitions
+    the record would stand where nobody looks for it. Raises `TopicMismatch`."""
+    _refuse_marked(here)
+    if name in here:
+        _guard_partitions(name, len(here[name].partitions), kafka.partitions)
+
+
+def _refuse_marked(here: Iterable[str]) -> None:
+    if (mark := next((name for name in here if name.startswith(RESTORING)), None)) is not None:
+        raise TopicMismatch(
+            f"a restore, or a move to more partitions, is not done (topic {mark}): the same command (`triggers restore`, "
+            "`triggers topics grow`) goes on where it was stopped, and makes the topics"
+        )
+
+
+def ensure(kafka: KafkaSettings, delays_s: Sequence[float], *, by_restore: bool = False) -> list[str]:
     """Create what is missing, check what is there, commit first offsets. Returns the names created.
 
-    Raises `TopicMismatch` for a changed partition count or a setting that dedup, order or durability rest on; `GroupRunning` where a group
-    that needs first offsets has members; `confluent_kafka.KafkaException` when the broker refuses or does not answer.
+    Raises `TopicMismatch` for a changed partition count or a setting that dedup, order or durability rest on, and while a restore is not
+    done, unless called `by_restore`; `GroupRunning` where a group that needs first offsets has members; `confluent_kafka.KafkaException`
+    when the broker refuses or does not answer.
     """
     topics = declared(delays_s)
     client = admin(kafka)
+    if not by_restore:
+        refuse_while_restoring(client)
     existing = client.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
     missing = [topic for topic in topics if topic.name not in existing]
     for topic in topics:
         if topic.name in existing:
-            _guard_partitions(topic, len(existing[topic.name].partitions), kafka.partitions)
+            _guard_partitions(topic.name, len(existing[topic.name].partitions), kafka.partitions)
     created = _create(client, kafka, missing)
     _guard_config(client, [topic for topic in topics if topic.name not in created])
     for group in sorted({group for topic in topics for group in topic.seed_groups}):
@@ -128,11 +186,11 @@ def ensure(kafka: KafkaSettings, delays_s: Sequence[float]) -> list[str]:
     return created
 
 
-def _guard_partitions(topic: Topic, found: int, wanted: int) -> None:
+def _guard_partitions(name: str, found: int, wanted: int) -> None:
     if found != wanted:
         raise TopicMismatch(
-            f"topic {topic.name} has {found} partitions, TRIGGERS_KAFKA__PARTITIONS says {wanted}. An organization lives in one "
-            f"partition for the life of a topic generation: set it back to {found}; growing means a new generation filled by replay"
+            f"topic {name} has {found} partitions, TRIGGERS_KAFKA__PARTITIONS says {wanted}. An organization lives in one "
+            f"partition for the life of a topic generation: set it back to {found}; growing means a new generation (`triggers topics grow`)"
         )
 
 

@@ -93,11 +93,25 @@ class Origin(Struct, frozen=True):
     appended_at_ms: Milliseconds
 
 
-class Accepted(Struct, frozen=True, kw_only=True):
-    """The first occurrence of an event: a pure function of its ingested record. Key: organization; same partition."""
+class First(Struct, frozen=True, kw_only=True):
+    """Where an event that was moved to a later topic generation was accepted first: its position in the inbox, which never moves, and the
+    offset of its ingested record in the same partition of that generation."""
+
+    generation: Annotated[int, Meta(ge=1, lt=1 << 31)]
+    partition: Annotated[int, Meta(ge=0, lt=1 << 31)]
+    offset: Offset
+    ingested_offset: Offset
+
+
+class Accepted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The first occurrence of an event: a pure function of its ingested record. Key: organization; same partition.
+
+    `first`: of what was accepted in an earlier topic generation; None for all that was accepted where it stands.
+    """
 
     v: int
     ingested: Origin
+    first: First | None = None
     event: Ingested
 
 

@@ -27,6 +27,8 @@ _RETRY: Final = "deliveries.retry."
 
 #: Beginning of the name of a topic that is there while a restore is not done, and holds nothing: no process begins beside it.
 RESTORING: Final = "triggers.restoring."
+#: Of such a topic while partitions are being grown and nothing has been replaced yet (ADR 17).
+GROWING: Final = f"{RESTORING}growing."
 
 #: Faust derives the changelog's name from app id and table name; both are fixed here.
 DEDUP_APP: Final = "dedup"
@@ -36,8 +38,10 @@ DEDUP_CHANGELOG: Final = f"{DEDUP_APP}-{DEDUP_TABLE}-changelog"
 PROJECT_APP: Final = "project"
 DELIVERY_GROUP: Final = "delivery"
 
-#: The topic generation: part of every inbox position. Growing partitions means a new generation filled by replay.
-GENERATION: Final = 1
+#: The topic generation, part of every inbox position, counts how often the log was moved to topics with more partitions (ADR 17). Which
+#: one the topics are of is said by the name of an empty topic that begins with this; without one it is the first.
+FIRST_GENERATION: Final = 1
+_GENERATION: Final = "triggers.generation."
 
 #: Largest record batch by topic. They grow along the path of an event, so what one topic took the next can always take: an accepted
 #: record, a retry or a dead letter wraps an ingested one, a rejected record is any of them with headers added.
@@ -147,6 +151,17 @@ def declared(delays_s: Sequence[float]) -> tuple[Topic, ...]:
         for delay in delays_s
     )
     return (*_FIXED, *retries)
+
+
+def generation_topic(generation: int) -> str:
+    """The topic that is there when the others are of this generation, the second or a later one."""
+    return f"{_GENERATION}{generation}"
+
+
+def generation_of(here: Iterable[str]) -> int:
+    """Which generation the topics of a cluster with these names are of."""
+    numbers = [name.removeprefix(_GENERATION) for name in here if name.startswith(_GENERATION)]
+    return max((int(number) for number in numbers if number.isdecimal()), default=FIRST_GENERATION)
 
 
 def names(topics: Iterable[Topic]) -> list[str]:

@@ -25,8 +25,10 @@ PAGES: Final = sorted(path.name for path in DOCS.glob("*.md") if path.name != IN
 STOPPED: Final = ["lost-offsets.md", "rebuild.md", "start-and-stop.md", "upgrading.md", "master-keys.md"]
 #: Run with two systems, of which one is empty.
 RESTORED: Final = ["backup.md"]
+#: Run on a stopped system whose partitions grow.
+GROWN: Final = ["growing.md"]
 #: Every other page is run on the running system.
-RUNNING: Final = [page for page in PAGES if page not in {*STOPPED, *RESTORED}]
+RUNNING: Final = [page for page in PAGES if page not in {*STOPPED, *RESTORED, *GROWN}]
 
 _STEP = re.compile(r"^```sh\n(?P<command>.*?)^```\n```text(?: status=(?P<status>\d+))?\n(?P<output>.*?)^```$", re.DOTALL | re.MULTILINE)
 #: What a command that makes something prints of it: (command, variable, where it stands).

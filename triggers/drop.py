@@ -11,11 +11,12 @@ from runtime.clock import Clock
 from runtime.kafka import AppendError
 from runtime.postgres import connect
 from runtime.settings import Settings
+from runtime.topics import admin, generation
 from schemas import codec
 from schemas.codec import STANDARD_HEADERS
 from schemas.events import SCHEMA_VERSION
 from schemas.lifecycle import Dropped, LetterOf
-from schemas.topics import GENERATION, LIFECYCLE
+from schemas.topics import LIFECYCLE
 
 _NOBODY: Final = b"-"
 
@@ -27,10 +28,12 @@ def drop(
     `letter`: what it is about, if it is a dead letter.
 
     The audit row is written first and committed last: without it nothing is dropped, and a crash between leaves the decision in the log,
-    which names who made it. Raises `RuntimeError` where Kafka did not confirm it, `psycopg.Error`.
+    which names who made it. Raises `RuntimeError` where Kafka did not confirm it,
+    `confluent_kafka.KafkaException`, `psycopg.Error`.
     """
+    client = admin(settings.kafka)
     decision = Dropped(
-        v=SCHEMA_VERSION, topic=at.topic, generation=GENERATION, partition=at.partition, offset=at.offset, actor=actor,
+        v=SCHEMA_VERSION, topic=at.topic, generation=generation(client), partition=at.partition, offset=at.offset, actor=actor,
         at_ms=clock.now_ms(), why=why, letter=letter,
     )  # fmt: skip
     with connect(settings.postgres, application="drop") as connection:

@@ -28,7 +28,7 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "doctor": ("doctor",),
     "backup": ("backup",),
     "restore": ("backup",),
-    "topics": ("topics",),
+    "topics": ("topics", "grow"),
     "org": ("organizations",),
     "key": ("keys",),
     "operator": ("operators",),

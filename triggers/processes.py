@@ -7,8 +7,8 @@ after finishing what it holds, or at once (`runtime.lifecycle.die`) where going 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 import psycopg
 import psycopg_pool
@@ -21,7 +21,7 @@ from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, pool
 from runtime.settings import Settings
 from runtime.telemetry import log
 from runtime.topics import admin
-from schemas.topics import RESTORING, declared, names
+from schemas.topics import RESTORING, declared, generation_of, names
 
 _PROBE_TIMEOUT_S: Final = 2.0
 #: A process that stood still for this part of its group's session may have been replaced already.
@@ -49,20 +49,57 @@ def run(process: str, main: Main, settings: Settings) -> None:
     log.info("process.stopped")
 
 
-def wait_for_kafka(settings: Settings) -> None:
-    """Until every declared topic is there and no restore is under way. Raises `runtime.lifecycle.Unavailable`."""
+def wait_for_kafka(settings: Settings) -> int:
+    """Until every declared topic is there as the settings say and no restore is under way; returns the topics' generation.
+
+    Raises `runtime.lifecycle.Unavailable`.
+    """
     wanted = set(names(declared(settings.delivery.delays_s)))
     client = admin(settings.kafka)
 
+    found: list[int] = []
+
     def probe() -> None:
-        here = client.list_topics(timeout=_PROBE_TIMEOUT_S).topics.keys()
-        if any(name.startswith(RESTORING) for name in here):
-            raise LookupError("a restore is not done: `triggers restore` of the same backup goes on where it was stopped")
-        missing = wanted - here
+        here = client.list_topics(timeout=_PROBE_TIMEOUT_S).topics
+        _may_begin(settings, here)
+        missing = wanted - here.keys()
         if missing:
             raise LookupError(f"topics are missing (run `triggers topics`): {', '.join(sorted(missing))}")
+        found.append(generation_of(here))
 
     wait_for("Kafka", probe, settings.startup_timeout_s)
+    log.info("topics.found", generation=found[-1], partitions=settings.kafka.partitions)
+    return found[-1]
+
+
+def look_at_kafka(settings: Settings) -> None:
+    """For a process that begins without its servers: where Kafka answers, as `wait_for_kafka`, but for topics that are missing.
+
+    Raises `runtime.lifecycle.Unavailable`.
+    """
+    client = admin(settings.kafka)
+
+    def look() -> None:
+        try:
+            here = client.list_topics(timeout=_PROBE_TIMEOUT_S).topics
+        except KafkaException as error:
+            log.warning("kafka.not_looked_at", error=str(error))
+            return
+        _may_begin(settings, here)
+
+    wait_for("Kafka", look, settings.startup_timeout_s)
+
+
+def _may_begin(settings: Settings, here: Mapping[str, Any]) -> None:
+    """Raises `LookupError`. Another number of partitions: an organization's records would be looked for, or put, where they are not."""
+    if any(name.startswith(RESTORING) for name in here):
+        raise LookupError(
+            "a restore is not done, or a move to more partitions: the same command (`triggers restore`, `triggers topics grow`) goes on "
+            "where it was stopped"
+        )
+    for name in names(declared(settings.delivery.delays_s)):
+        if name in here and (count := len(here[name].partitions)) != settings.kafka.partitions:
+            raise LookupError(f"topic {name} has {count} partitions, TRIGGERS_KAFKA__PARTITIONS says {settings.kafka.partitions}")
 
 
 def wait_for_postgres(settings: Settings) -> None:
@@ -84,6 +121,7 @@ async def api(settings: Settings, stop: asyncio.Event) -> None:
     from ingest.server import serve  # noqa: PLC0415
     from triggers.api import make_api  # noqa: PLC0415
 
+    await first(stop, look_at_kafka, settings)
     made = make_api(settings)
     settle_memory()
     await serve(made, settings.api, stop)
@@ -112,24 +150,27 @@ async def dedup(settings: Settings, stop: asyncio.Event) -> None:
     from processors import apps, rebuild  # noqa: PLC0415 - Faust is heavy and only two processes need it
     from runtime.clock import SYSTEM  # noqa: PLC0415
 
-    await first(stop, wait_for_kafka, settings)
+    generation = await first(stop, wait_for_kafka, settings)
     await first(stop, rebuild.refill_changelog, settings, SYSTEM)
     guard = stall_guard(settings)
-    await apps.run(apps.dedup_app(settings, guard), guard, SYSTEM, stop, settings.processor.progress_timeout_s)
+    await apps.run(apps.dedup_app(settings, guard, generation), guard, SYSTEM, stop, settings.processor.progress_timeout_s)
 
 
 async def project(settings: Settings, stop: asyncio.Event) -> None:
     from processors import apps  # noqa: PLC0415
     from projections.folds import FOLDS  # noqa: PLC0415
-    from projections.offsets import Fenced, load_offsets  # noqa: PLC0415
+    from projections.offsets import Fenced, fold_generation, load_offsets  # noqa: PLC0415
     from runtime.clock import SYSTEM  # noqa: PLC0415
 
-    await first(stop, wait_for_kafka, settings)
+    generation = await first(stop, wait_for_kafka, settings)
+    fold_generation(generation)
     await first(stop, wait_for_postgres, settings)
     guard = stall_guard(settings)
     connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="project", size_max=2)
     await connections.open()
-    app = apps.project_app(settings, guard, folds=FOLDS, pool=connections, load_offsets=load_offsets, fenced=Fenced, clock=SYSTEM)
+    app = apps.project_app(
+        settings, guard, generation, folds=FOLDS, pool=connections, load_offsets=load_offsets, fenced=Fenced, clock=SYSTEM
+    )
     settle_memory()  # thousands of records wait in memory while they are folded: to look through them costs more than to decode them
     try:
         await apps.run(app, guard, SYSTEM, stop, settings.processor.progress_timeout_s)

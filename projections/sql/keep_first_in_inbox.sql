@@ -1,7 +1,7 @@
 -- As keep_first; the last position that has no row stays known.
 WITH gone AS (
     DELETE FROM {table} t
-    USING (SELECT ctid AS row, rank() OVER (PARTITION BY {once} ORDER BY {position}) AS place FROM {table}) ranked
+    USING (SELECT ctid AS row, rank() OVER (PARTITION BY {once} ORDER BY {order}) AS place FROM {table}) ranked
     WHERE t.ctid = ranked.row AND ranked.place > 1
     RETURNING t.organization, t.mode, t.generation, t.partition, t.position, t.event_id
 )

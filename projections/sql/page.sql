@@ -1,6 +1,6 @@
 -- A page of the inbox: its rows with ack and delivery status. One of the page_… statements goes into the braces: at most limit + 1 positions.
 -- The page ends after `limit` events or with the one that reaches `bytes_max` of payload; `found` above its rows says that there is more.
--- The last column is the last position that retention took, in the same snapshot; where the page is empty, it stands in a row of nothing.
+-- The last three columns are the last position that retention took, in the same snapshot; where the page is empty, they stand in a row of nothing.
 -- Organization and mode come out of a materialized step and look-ups are LATERAL … OFFSET 0, so that the planner has to use whole keys: for
 -- an organization that statistics do not know yet it was seen to read all of its rows again for each row of the page.
 WITH positions AS MATERIALIZED ({positions}),
@@ -43,11 +43,14 @@ shown AS (
     ) d
     WHERE i.place <= %(limit)s AND i.bytes_before < %(bytes_max)s
 )
-SELECT s.*, r.position
-FROM (
-    SELECT max(position) AS position FROM removed
-    WHERE organization = %(organization)s AND mode = %(mode)s AND generation = %(generation)s
+SELECT s.*, r.generation, r.partition, r.position
+FROM (VALUES (1)) one
+LEFT JOIN (
+    SELECT generation, partition, position FROM removed
+    WHERE organization = %(organization)s AND mode = %(mode)s
       AND EXISTS (SELECT FROM retention WHERE organization = %(organization)s AND mode = %(mode)s)
-) r
+    ORDER BY generation DESC
+    LIMIT 1
+) r ON true
 LEFT JOIN shown s ON true
 ORDER BY s.generation, s.position

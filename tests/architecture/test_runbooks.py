@@ -58,9 +58,9 @@ def test_what_counts_as_given_is_every_command_there_is() -> None:
 
 
 def test_every_page_is_run_by_one_of_the_tests() -> None:
-    assert sorted([*runbooks.RUNNING, *runbooks.STOPPED, *runbooks.RESTORED]) == runbooks.PAGES
+    assert sorted([*runbooks.RUNNING, *runbooks.STOPPED, *runbooks.RESTORED, *runbooks.GROWN]) == runbooks.PAGES
     tests = "\n".join(path.read_text() for path in TESTS.rglob("test_*.py"))
-    for name in ("RUNNING", "STOPPED", "RESTORED"):
+    for name in ("RUNNING", "STOPPED", "RESTORED", "GROWN"):
         assert tests.count(f'parametrize("page", runbooks.{name}') == 1, name
 
 

@@ -168,7 +168,7 @@ def test_partitions_are_never_changed(run: Run, settings: Settings, extra: dict[
     assert {(row["setting"], row["change"]) for row in rows} == {("partitions", "refused")}
     applied = run("topics", "apply", "--dangerous", **more, **extra)
     assert applied.exit_code == 1
-    assert "growing means a new generation" in applied.stderr
+    assert "growing means a new generation (`triggers topics grow`)" in applied.stderr
     assert run("topics", "apply", **extra).exit_code == 0, "the topic is there to be deleted, and only now"
     assert any("has partitions=" in what for what in of(run("doctor", "--json", "--only=topics", **more), "topics", "fail"))
 

@@ -1,5 +1,5 @@
-"""The two ways of writing the inbox, INSERT and COPY, leave the same tables: whatever is in the rows, acknowledged, there already or passed
-by retention."""
+"""The two ways of writing the inbox, INSERT and COPY, leave the same tables: whatever is in the rows, acknowledged, there already, passed
+by retention or moved from another topic generation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given
@@ -17,13 +18,13 @@ from msgspec import Raw
 
 from projections import acks, inbox, lifecycle
 from projections.fold import Fold
-from projections.offsets import load_offsets
+from projections.offsets import fold_generation, load_offsets
 from runtime.settings import Settings
 from schemas import codec, ids, keys
-from schemas.events import MODES, Ack, Ingested, Mode
+from schemas.events import MODES, Ack, First, Ingested, Mode
 from schemas.lifecycle import RetentionMoved
 from schemas.records import Record
-from schemas.topics import EVENTS_ACCEPTED, INBOX_ACKS, LIFECYCLE
+from schemas.topics import EVENTS_ACCEPTED, FIRST_GENERATION, INBOX_ACKS, LIFECYCLE
 from tests.contract.test_folds import Shadow, shadow
 
 OWNERS = [ids.organization_id(n, bytes(10)) for n in (1, 2)]
@@ -41,8 +42,10 @@ def event_id(number: int) -> ids.EventId:
 
 @st.composite
 def accepted(draw: st.DrawFn) -> list[Record]:
-    """Accepted records of which some tell of an event again: as a copy that a crash left, or at an ingested offset of its own."""
+    """Accepted records of which some tell of an event again: as a copy that a crash left, or at an ingested offset of its own. The first
+    ones were moved here from another partition of the first generation."""
     records: list[Record] = []
+    moved = draw(st.sampled_from([0, 0, 5, 20]))
     for offset, (owner, mode, number) in enumerate(draw(st.lists(identities, min_size=1, max_size=20))):
         event = Ingested(
             v=1, id=event_id(number), organization=owner, mode=mode, type=draw(st.sampled_from(["t", "order.paid"])),
@@ -53,6 +56,9 @@ def accepted(draw: st.DrawFn) -> list[Record]:
         )  # fmt: skip
         ingested = offset - draw(st.sampled_from([0, 0, 0, 1]))
         value = codec.encode_accepted(codec.encode(event), max(0, ingested), draw(st.integers(0, 1 << 52)))
+        if offset < moved:
+            first = First(generation=1, partition=5, offset=1_000 + offset, ingested_offset=2_000 + offset)
+            value = codec.encode(msgspec.structs.replace(codec.accepted.decode(value), first=first))
         records.append(Record(offset, offset, keys.record_key(owner), value, ()))
     return records
 
@@ -90,6 +96,7 @@ def test_copied_and_inserted_batches_leave_the_same_tables(
 
     async def by(rows_min: int) -> Any:
         tables = await shadow(settings)
+        fold_generation(2)
         try:
             await tables.reset()
             with pytest.MonkeyPatch.context() as patched:
@@ -101,6 +108,7 @@ def test_copied_and_inserted_batches_leave_the_same_tables(
                 await fold(tables, acks.FOLD, log, [first, len(log)])
             return await tables.dump()
         finally:
+            fold_generation(FIRST_GENERATION)
             await tables.connection.close()
 
     inserted, copied = asyncio.run(by(NEVER)), asyncio.run(by(ALWAYS))
@@ -116,9 +124,9 @@ async def test_a_row_that_is_there_is_not_written_twice_and_those_beside_it_are_
     written: list[int] = []
     insert = inbox.insert
 
-    async def counted(connection: Any, partition: int, rows: list[inbox.Row]) -> None:
+    async def counted(connection: Any, rows: list[inbox.Row]) -> None:
         written.append(len(rows))
-        await insert(connection, partition, rows)
+        await insert(connection, rows)
 
     monkeypatch.setattr(inbox, "insert", counted)
     numbers = [0, 1, 2, 1, 3]
@@ -146,10 +154,10 @@ async def test_a_batch_that_postgres_refuses_otherwise_is_not_taken_for_one_that
     """A row that is there already is the only reason to go the other way: anything else fails loudly, and nothing stays."""
     tables = await shadow(settings)
     await tables.reset()
-    row = inbox.Row(OWNERS[0], "live", 0, event_id(1), "t", "\0", None, 1, 1, 0, "c", b"1", b"h" * 32, False, None, "plain")
+    row = inbox.Row(OWNERS[0], "live", 1, 0, 0, event_id(1), "t", "\0", None, 1, 1, 0, "c", b"1", b"h" * 32, False, None, "plain")
     with pytest.raises(psycopg.DataError):
         async with tables.connection.transaction():
-            await inbox.copy(tables.connection, 0, [row])
+            await inbox.copy(tables.connection, [row])
     found = await tables.dump()
     await tables.connection.close()
     assert (found["inbox"], found["unacked"]) == ([], [])

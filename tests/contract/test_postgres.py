@@ -10,8 +10,9 @@ import psycopg_pool
 import pytest
 from pydantic import SecretStr
 
-from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, connect, pool
+from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, RESTORING_SCHEMA, connect, pool, thread_pool
 from runtime.settings import PostgresSettings, Settings
+from tests.contract.databases import empty_database
 
 
 def bounded(settings: Settings, **changes: Any) -> PostgresSettings:
@@ -54,6 +55,24 @@ async def test_an_exhausted_pool_is_waited_for_with_a_limit(settings: Settings) 
             async with connections.connection():
                 pass
         assert time.monotonic() - began_s < 2
+
+
+async def test_no_pool_gets_a_connection_to_a_database_that_a_restore_is_filling(settings: Settings) -> None:
+    with empty_database(settings.postgres) as made, connect(made, application="test") as admin:
+        admin.autocommit = True
+        hasty = made.model_copy(update={"connect_timeout_s": 0.5})
+        admin.execute(f"CREATE SCHEMA {RESTORING_SCHEMA}x".encode())
+        threads = thread_pool(hasty, search_path=CONTROL_SCHEMA, application="probe", size_max=1)
+        threads.open()
+        async with pool(hasty, search_path=FOLDS_SCHEMA, application="probe") as connections:
+            with pytest.raises(psycopg_pool.PoolTimeout):
+                await connections.getconn()
+            with pytest.raises(psycopg_pool.PoolTimeout):
+                threads.getconn()
+        threads.close()
+        admin.execute(f"DROP SCHEMA {RESTORING_SCHEMA}x".encode())
+        async with pool(made, search_path=FOLDS_SCHEMA, application="probe") as connections, connections.connection() as connection:
+            await connection.execute("SELECT 1")
 
 
 async def test_a_connection_that_broke_while_in_the_pool_is_replaced_before_it_is_handed_out(settings: Settings) -> None:

@@ -9,7 +9,6 @@ import msgspec
 
 from schemas.ids import OrganizationId
 from schemas.keys import record_key
-from schemas.topics import GENERATION
 from triggers.audit.chain import FORMAT, first_link, next_link
 from triggers.audit.lines import Checkpoint, Entry, Export, Line, decode
 
@@ -125,8 +124,8 @@ def _checkpoint(state: State, line: Checkpoint) -> None:
     state.checkpoint(line.next_offset)
 
 
-def about(organization: OrganizationId, topic: str, partition: int, first_offset: int) -> Export:
+def about(organization: OrganizationId, topic: str, partition: int, generation: int, first_offset: int) -> Export:
     """The first line of a new file."""
     return Export(
-        format=FORMAT, organization=organization, topic=topic, partition=partition, generation=GENERATION, first_offset=first_offset
+        format=FORMAT, organization=organization, topic=topic, partition=partition, generation=generation, first_offset=first_offset
     )

@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 
 from projections.log_reader import LogReader, Place, Range, bounds
 from projections.rebuild import Progress
+from runtime import topics
 from runtime.clock import Clock
 from runtime.settings import KafkaSettings
 from schemas.ids import OrganizationId
@@ -46,29 +47,31 @@ def export(
     partition = partition_of(record_key(organization), kafka.partitions)
     place = (EVENTS_ACCEPTED, partition)
     here = bounds(kafka, [place])[place]
+    client = topics.admin(kafka)
     fresh = not path.exists() or not path.stat().st_size
     with path.open("w+b" if fresh else "r+b") as file:
-        state = _begun(file, organization, partition, here) if fresh else _resumed(file, organization, partition, here)
+        state = (_begun if fresh else _resumed)(file, organization, partition, topics.generation(client), here)
         _append(file, state, kafka, place, here.end, clock, report, records_per_checkpoint)
     return state
 
 
-def _begun(file: BinaryIO, organization: OrganizationId, partition: int, here: Range) -> State:
-    about = check.about(organization, EVENTS_ACCEPTED, partition, here.begin)
+def _begun(file: BinaryIO, organization: OrganizationId, partition: int, generation: int, here: Range) -> State:
+    about = check.about(organization, EVENTS_ACCEPTED, partition, generation, here.begin)
     file.write(encode(about))
     return check.begin(about)
 
 
-def _resumed(file: BinaryIO, organization: OrganizationId, partition: int, here: Range) -> State:
+def _resumed(file: BinaryIO, organization: OrganizationId, partition: int, generation: int, here: Range) -> State:
     """The state at the last checkpoint; what is behind it is written again."""
     try:
         state = check.check(file)
     except Broken as error:
         raise Broken(f"the file is damaged ({error}): keep it as it is, and export to another one") from None
-    wanted = check.about(organization, EVENTS_ACCEPTED, partition, state.about.first_offset)
+    wanted = check.about(organization, EVENTS_ACCEPTED, partition, generation, state.about.first_offset)
     if state.about != wanted:
         raise NotSame(
-            f"the file is about {state.about.organization} in {state.about.topic}[{state.about.partition}]: export to another one"
+            f"the file is about {state.about.organization} in {state.about.topic}[{state.about.partition}] of topic generation "
+            f"{state.about.generation}: export to another one"
         )
     if not state.size:
         state = check.begin(state.about)

@@ -43,24 +43,29 @@ def save(settings: PostgresSettings, directory: Path, run: int) -> Control:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         (revision,) = connection.execute("SELECT version_num FROM public.alembic_version").fetchone() or ("",)
-        tables = [_save(connection, directory, run, name, columns) for name, columns in _tables(connection)]
+        tables = [_save(connection, directory, run, name, columns) for name, columns in tables_of(connection)]
         keys = [key for (key,) in connection.execute(load("triggers", "secrets_master_keys")).fetchall()]
     return Control(revision, tables, keys)
 
 
-def _tables(connection: Connection[Any]) -> list[tuple[str, list[str]]]:
+def tables_of(connection: Connection[Any]) -> list[tuple[str, list[str]]]:
+    """Tables of the control plane, with their columns."""
     return connection.execute(load("triggers", "tables_of_schema"), (CONTROL_SCHEMA,)).fetchall()
 
 
 def _save(connection: Connection[Any], directory: Path, run: int, table: str, columns: list[str]) -> Table:
     name, rows = f"{_FOLDER}/{table}-r{run}.copy.gz", 0
-    statement = sql.SQL("COPY {} ({}) TO STDOUT").format(sql.Identifier(CONTROL_SCHEMA, table), _names(columns))
+    statement = copy_out(table, columns)
     with writing(directory, name) as (file, made), connection.cursor() as cursor, cursor.copy(statement) as copy:
         for block in copy:
             content = bytes(block)
             rows += content.count(b"\n")  # a newline within a value is written as \n, by two characters
             file.put(content)
     return Table(name=name, size=made.size, digest=made.digest, table=table, columns=columns, rows=rows)
+
+
+def copy_out(table: str, columns: list[str]) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) TO STDOUT").format(sql.Identifier(CONTROL_SCHEMA, table), _names(columns))
 
 
 def _names(columns: list[str]) -> sql.Composed:
@@ -87,9 +92,14 @@ _MADE_BY_ITSELF: Final = {"revocation": "WHERE version > 1", "projection_offsets
 def drop(settings: PostgresSettings) -> None:
     """Every table of ours, whatever is in it."""
     with session(settings) as connection:
-        for schema in (CONTROL_SCHEMA, FOLDS_SCHEMA, SHADOW_SCHEMA):
-            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
-        connection.execute("DROP TABLE IF EXISTS public.alembic_version")
+        drop_all(connection)
+
+
+def drop_all(connection: Connection[Any]) -> None:
+    """The same in the caller's transaction."""
+    for schema in (CONTROL_SCHEMA, FOLDS_SCHEMA, SHADOW_SCHEMA):
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+    connection.execute("DROP TABLE IF EXISTS public.alembic_version")
 
 
 def fill(connection: Connection[Any], directory: Path, manifest: Manifest) -> None:
@@ -97,7 +107,7 @@ def fill(connection: Connection[Any], directory: Path, manifest: Manifest) -> No
 
     Raises `Damaged` where the tables have changed since, `psycopg.Error`.
     """
-    here = dict(_tables(connection))
+    here = dict(tables_of(connection))
     if list(here.items()) != [(table.table, table.columns) for table in manifest.tables]:
         raise Damaged(f"the tables of schema {CONTROL_SCHEMA} at revision {manifest.revision} are not those of the backup")
     references = connection.execute(load("triggers", "foreign_keys_of_schema"), (CONTROL_SCHEMA,)).fetchall()

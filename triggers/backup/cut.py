@@ -44,6 +44,7 @@ from schemas.topics import (
     LIFECYCLE,
     Topic,
     declared,
+    generation_of,
     retry_topic,
 )
 from triggers.backup.manifest import Committed
@@ -66,6 +67,7 @@ class Cut(NamedTuple):
     """`topic_ids`: the broker's own names, which a topic that is made anew does not keep."""
 
     cluster: str
+    generation: int
     topics: tuple[Topic, ...]
     topic_ids: dict[str, str]
     committed: list[Committed]
@@ -87,7 +89,7 @@ def take(settings: Settings) -> Cut:
     kafka, delays_s = settings.kafka, settings.delivery.delays_s
     topics = declared(delays_s)
     client = admin(kafka)
-    cluster, ids = _known(client, topics, kafka)
+    cluster, generation, ids = _known(client, topics, kafka)
     groups = sorted({group for topic in topics for group in topic.groups})
     read = {group: [topic.name for topic in topics if group in topic.groups] for group in groups}
     committed: list[Committed] = []
@@ -107,17 +109,18 @@ def take(settings: Settings) -> Cut:
                     f"{topic.name}[{number}] begins at offset {begin}: what was before is gone from a topic kept for ever, so that "
                     "nothing can be folded again from a backup of it. Use pg_dump, and copy the brokers' folders while they are stopped"
                 )
-    return Cut(cluster, topics, ids, committed, ranges)
+    return Cut(cluster, generation, topics, ids, committed, ranges)
 
 
-def _known(client: AdminClient, topics: Sequence[Topic], kafka: KafkaSettings) -> tuple[str, dict[str, str]]:
+def _known(client: AdminClient, topics: Sequence[Topic], kafka: KafkaSettings) -> tuple[str, int, dict[str, str]]:
     found = client.list_topics(timeout=_REQUEST_TIMEOUT_S)
     for topic in topics:
         count = len(found.topics[topic.name].partitions) if topic.name in found.topics else 0
         if count != kafka.partitions:
             raise CutError(f"topic {topic.name} has {count} partitions and should have {kafka.partitions}: see what `triggers topics` says")
     described = client.describe_topics(TopicCollection([topic.name for topic in topics]), request_timeout=_REQUEST_TIMEOUT_S)
-    return found.cluster_id or "", {name: str(answer.result(_REQUEST_TIMEOUT_S).topic_id) for name, answer in described.items()}
+    ids = {name: str(answer.result(_REQUEST_TIMEOUT_S).topic_id) for name, answer in described.items()}
+    return found.cluster_id or "", generation_of(found.topics), ids
 
 
 def _markers(client: AdminClient, kafka: KafkaSettings, read: Sequence[str]) -> tuple[list[Committed], dict[Place, int]]:

@@ -25,7 +25,7 @@ from runtime.clock import Clock
 from runtime.crashpoints import reach
 from runtime.kafka import LIBRDKAFKA_LOGGER, client_config
 from runtime.settings import Settings
-from schemas.topics import FOREVER, GENERATION, Topic, declared
+from schemas.topics import FOREVER, Topic, declared
 from triggers.backup import control
 from triggers.backup.check import Checked, check
 from triggers.backup.manifest import Manifest
@@ -51,13 +51,15 @@ class Restored:
     warnings: list[str] = field(default_factory=list)
 
 
-def restore(settings: Settings, directory: Path, clock: Clock, report: Callable[[Progress], None]) -> Restored:
-    """Raises `Damaged`, `NotEmpty`, `RestoreError`, `OSError`, `access.secrets.KeyringError`, `runtime.migrations.MigrationError`,
+def restore(settings: Settings, directory: Path, clock: Clock, report: Callable[[Progress], None], *, same_log: bool = False) -> Restored:
+    """`same_log`: into servers that held the same events a moment ago, whose Redis goes on.
+
+    Raises `Damaged`, `NotEmpty`, `RestoreError`, `OSError`, `access.secrets.KeyringError`, `runtime.migrations.MigrationError`,
     `confluent_kafka.KafkaException`, `psycopg.Error`; before anything is written where the backup or the settings are at fault."""
     checked = check(directory, report)
-    warnings = _fits(settings, checked.manifest)
+    warnings = fits(settings, checked.manifest)
     target = Target(settings, checked.digest)
-    done = Restored(checked.digest, checked.manifest, target.begin(checked.manifest), warnings=warnings)
+    done = Restored(checked.digest, checked.manifest, target.begin(checked.manifest, same_log=same_log), warnings=warnings)
     reach("restore.marked")
     run = _Restore(settings, directory, clock, report, checked, target, done)
     run.log()
@@ -70,10 +72,10 @@ def restore(settings: Settings, directory: Path, clock: Clock, report: Callable[
     return done
 
 
-def _fits(settings: Settings, manifest: Manifest) -> list[str]:
+def fits(settings: Settings, manifest: Manifest) -> list[str]:
     """Raises `RestoreError` for settings that the backup cannot be restored with, `KeyringError` for a missing master key."""
-    here = (settings.kafka.partitions, GENERATION, sorted(settings.delivery.delays_s))
-    if (manifest.partitions, manifest.generation, sorted(manifest.delays_s)) != here:
+    here = (settings.kafka.partitions, sorted(settings.delivery.delays_s))
+    if (manifest.partitions, sorted(manifest.delays_s)) != here:
         raise RestoreError(
             f"the backup has {manifest.partitions} partitions and delays of {', '.join(f'{delay:g}' for delay in manifest.delays_s)} s: "
             "set TRIGGERS_KAFKA__PARTITIONS and TRIGGERS_DELIVERY__DELAYS_S to that"
@@ -161,7 +163,7 @@ class _Restore:
         for topic in self._topics:
             if topic.timestamp != "CreateTime":
                 topics.configure(self._client, topic.name, {_TIMESTAMP_TYPE: topic.timestamp})
-        topics.ensure(self._settings.kafka, self._settings.delivery.delays_s)
+        topics.ensure(self._settings.kafka, self._settings.delivery.delays_s, by_restore=True)
 
     # -- the groups
 

@@ -25,7 +25,7 @@ from runtime.clock import Clock
 from runtime.crashpoints import reach
 from runtime.settings import KafkaSettings, Settings
 from schemas.records import Record
-from schemas.topics import GENERATION, Topic
+from schemas.topics import Topic
 from triggers.backup import control, cut, manifest
 from triggers.backup.compacted import read_compacted
 from triggers.backup.files import PART, line, sync_folder, write_whole, writing
@@ -89,7 +89,7 @@ class _Save:
         old = self._old()
         number = old.run + 1 if old else 1
         taken = cut.take(self._settings)
-        here = (taken.cluster, self._settings.kafka.partitions, GENERATION)
+        here = (taken.cluster, self._settings.kafka.partitions, taken.generation)
         if old is not None and (old.cluster, old.partitions, old.generation) != here:
             raise NotSame(f"{self._directory} is a backup of another Kafka cluster: take another folder")
         known = [*(old.segments if old else ()), *self._unfinished()]
@@ -103,7 +103,7 @@ class _Save:
             made_at_ms=self._clock.now_ms(),
             version=importlib.metadata.version("triggers-on-kafka"),
             cluster=taken.cluster,
-            generation=GENERATION,
+            generation=taken.generation,
             partitions=self._settings.kafka.partitions,
             delays_s=list(self._settings.delivery.delays_s),
             revision=held.revision,

@@ -17,8 +17,9 @@ from psycopg import sql
 
 from projections.log_reader import Place
 from runtime import topics
+from runtime.postgres import RESTORING_SCHEMA
 from runtime.settings import Settings
-from schemas.topics import RESTORING, Topic, declared
+from schemas.topics import FIRST_GENERATION, RESTORING, Topic, declared, generation_topic
 from triggers.backup import control
 from triggers.backup.cut import committed_by
 from triggers.backup.manifest import Manifest
@@ -42,33 +43,44 @@ class Target:
     def __init__(self, settings: Settings, digest: str) -> None:
         self._settings = settings
         self._mark = RESTORING + digest[:_DIGITS]
-        self._schema = f"restoring_{digest[:_DIGITS]}"
+        self._schema = RESTORING_SCHEMA + digest[:_DIGITS]
         self._client: AdminClient = topics.admin(settings.kafka)
 
-    def begin(self, manifest: Manifest) -> bool:
-        """Put the marks, unless they are there. Whether a restore of this backup had begun before. Raises `NotEmpty`."""
+    def begin(self, manifest: Manifest, *, same_log: bool = False) -> bool:
+        """Put the marks, unless they are there. Whether a restore of this backup had begun before. `same_log`: what Redis holds is of the
+        events of this backup, and stays. Raises `NotEmpty`."""
         there = topics.restoring(self._client)
         if there not in (None, self._mark):
             raise NotEmpty(f"a restore of another backup was begun here (topic {there}): empty the servers, or restore that one")
+        generation = topics.generation(self._client)
+        if generation not in (FIRST_GENERATION, manifest.generation):
+            raise NotEmpty(f"topics of generation {generation} were here: delete {generation_topic(generation)}")
         self._no_members(manifest)
         if there is None:
             self._no_records()
-        if not self._schema_there() and not self._done():
+        if not self.database_marked() and not self._done():
             self._no_rows()
-        self._no_reservations()
+        if not same_log:
+            self._no_reservations()
         if there is None:
-            topics.create(self._client, self._mark, partitions=1, replication_factor=self._settings.kafka.replication_factor, config={})
+            self.mark_log()
+        if manifest.generation > FIRST_GENERATION:
+            topics.mark(self._client, generation_topic(manifest.generation), replication_factor=self._settings.kafka.replication_factor)
         if not self._done():
             with control.session(self._settings.postgres) as connection:
                 connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._schema)))
         return there is not None
+
+    def mark_log(self) -> None:
+        """From here on no process begins."""
+        topics.mark(self._client, self._mark, replication_factor=self._settings.kafka.replication_factor)
 
     def unmark_database(self, connection: psycopg.Connection[object]) -> None:
         """In the transaction with which the database is done."""
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {}").format(sql.Identifier(self._schema)))
 
     def end(self) -> None:
-        self._client.delete_topics([self._mark])[self._mark].result(_REQUEST_TIMEOUT_S)
+        topics.delete(self._client, [self._mark])
 
     @property
     def database_done(self) -> bool:
@@ -76,13 +88,14 @@ class Target:
 
     # -- what is there
 
-    def _schema_there(self) -> bool:
+    def database_marked(self) -> bool:
+        """Whether the database is being filled from this backup. Raises `psycopg.Error`."""
         with control.session(self._settings.postgres) as connection:
             return connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (self._schema,)).fetchone() is not None
 
     def _done(self) -> bool:
         """The database was filled from this backup, and only the mark of the log is left."""
-        if self._schema_there():
+        if self.database_marked():
             return False
         with control.session(self._settings.postgres) as connection:
             try:
@@ -96,6 +109,11 @@ class Target:
     @property
     def mark(self) -> str:
         return self._mark
+
+    @property
+    def schema(self) -> str:
+        """The mark of the database."""
+        return self._schema
 
     def _no_records(self) -> None:
         kafka = self._settings.kafka

@@ -32,7 +32,7 @@ def backup(
 ) -> None:
     """Write the control plane and the log to files while the system runs, or add what is new to the backup that is there."""
     crashpoints.arm_from_environment()
-    with explained(), _files(directory):
+    with explained(), files_explained(directory):
         if verify:
             checked = check(directory, Meter())
             show_one(shown(checked.digest, checked.manifest, json=json), json=json)
@@ -51,7 +51,7 @@ def backup(
 def restore(directory: Folder, json: Json = False) -> None:
     """Put a backup into an empty system: topics, offsets, control plane and folds. Stopped, the same command goes on."""
     crashpoints.arm_from_environment()
-    with explained(), _files(directory):
+    with explained(), files_explained(directory):
         done = restore_into(Settings(), directory, SYSTEM, Meter())
         outcome = {
             **shown(done.digest, done.manifest, json=json), "resumed": done.resumed, "records_written": done.records,
@@ -61,7 +61,7 @@ def restore(directory: Folder, json: Json = False) -> None:
 
 
 @contextmanager
-def _files(directory: Path) -> Iterator[None]:
+def files_explained(directory: Path) -> Iterator[None]:
     """What the file system refuses, in words."""
     try:
         yield

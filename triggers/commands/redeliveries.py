@@ -21,11 +21,13 @@ from runtime.clock import SYSTEM
 from runtime.kafka import Bus
 from runtime.postgres import FOLDS_SCHEMA, pool
 from runtime.settings import Settings
+from runtime.topics import admin, refuse_elsewhere
 from schemas import kept, strict
 from schemas.deliveries import LEFT_OUT_MAX
 from schemas.events import TEST_TYPE
 from schemas.ids import EventId, OrganizationId, RoundId, parse_event_id
 from schemas.problems import ProblemError
+from schemas.topics import DELIVERIES_REQUESTS
 from triggers.commands.dead import dead
 from triggers.commands.endpoints import endpoint
 from triggers.commands.output import Json, control_plane, show, show_one
@@ -169,6 +171,8 @@ def asked(settings: Settings, ask: Callable[[Redeliveries], Awaitable[T]]) -> T:
 
 @asynccontextmanager
 async def _redeliveries(settings: Settings) -> AsyncIterator[Redeliveries]:
+    client = admin(settings.kafka)
+    refuse_elsewhere(settings.kafka, client.list_topics(timeout=settings.operating.check_timeout_s).topics, DELIVERIES_REQUESTS)
     bus = Bus(settings.kafka, client_id="cli")
     connections = pool(settings.postgres, search_path=FOLDS_SCHEMA, application="cli", size_max=1)
     await connections.open()

@@ -1,4 +1,7 @@
-"""`triggers topics`: make what is missing; `plan` shows what differs from the declaration, `apply` changes what may be changed."""
+"""`triggers topics`: make what is missing; `plan` shows what differs from the declaration, `apply` changes what may be changed.
+
+`grow` is a module of its own.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,12 @@ def ensure(context: typer.Context, json: Json = False) -> None:
 def plan(json: Json = False) -> None:
     """Show every difference between the topics and their declaration. Changes nothing."""
     with explained():
-        _, differences = _compare()
+        settings, differences = _compare()
         show(map(row, differences), json=json)
+        if not json:
+            client = admin_step.admin(settings.kafka)
+            number = admin_step.generation(client, settings.operating.check_timeout_s)
+            print(f"generation {number}")
 
 
 @topics.command("apply")

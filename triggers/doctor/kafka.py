@@ -16,7 +16,7 @@ from confluent_kafka.admin._resource import ResourceType
 
 from runtime.settings import Settings
 from runtime.topic_plan import compare
-from runtime.topics import admin
+from runtime.topics import admin, generation, restoring
 from schemas.topics import DEDUP_APP, DELIVERY_GROUP, EVENTS_ACCEPTED, MESSAGE_BYTES_MAX, PROJECT_APP, Topic, declared, retry_topic
 from triggers.doctor.findings import Said, bad, ok, warn
 
@@ -93,6 +93,9 @@ def _replicas(topics: dict[str, Any]) -> Iterator[Said]:
 
 
 def topics(settings: Settings) -> Iterator[Said]:
+    client = admin(settings.kafka)
+    if (mark := restoring(client, settings.operating.check_timeout_s)) is not None:
+        yield bad(f"a restore, or a move to more partitions, is not done (topic {mark})", "the same command goes on where it was stopped")
     differences = compare(settings.kafka, settings.delivery.delays_s, timeout_s=settings.operating.check_timeout_s)
     for one in differences:
         if one.kind == "create":
@@ -106,7 +109,8 @@ def topics(settings: Settings) -> Iterator[Said]:
         else:
             yield warn(what, "leave it if it was tuned on purpose; else look at `triggers topics plan`")
     if not differences:
-        yield ok(f"{len(declared(settings.delivery.delays_s))} topics are as declared")
+        number = generation(client, settings.operating.check_timeout_s)
+        yield ok(f"{len(declared(settings.delivery.delays_s))} topics are as declared, of generation {number}")
 
 
 def groups(settings: Settings) -> Iterator[Said]:

@@ -16,8 +16,7 @@ from runtime import migrations
 from runtime.postgres import FOLDS_SCHEMA, connect
 from runtime.settings import Settings
 from runtime.sql import load
-from runtime.topics import admin
-from schemas.topics import GENERATION
+from runtime.topics import admin, generation
 from triggers.doctor.findings import Said, bad, ok, warn
 from triggers.doctor.kafka import reach
 
@@ -67,13 +66,22 @@ def folds(settings: Settings) -> Iterator[Said]:
     """Where Postgres stands in each topic: that decides where the `project` processor goes on, not its group's offsets."""
     places = [(fold.topic, number) for fold in FOLDS for number in range(settings.kafka.partitions)]
     with connect(settings.postgres, search_path=FOLDS_SCHEMA, application="doctor") as connection:
-        standing = {}
+        standing, folded = {}, set()
         for topic, number in places:
-            row = connection.execute(load("projections", "read_position"), (topic, number, GENERATION)).fetchone()
+            row = connection.execute(load("projections", "standing"), (topic, number)).fetchone()
             standing[topic, number] = 0 if row is None else int(row[0])
+            if row is not None:
+                folded.add(int(row[1]))
     behind: dict[str, int] = {}
     troubled = False
     client = admin(settings.kafka)
+    here = generation(client, settings.operating.check_timeout_s)
+    if folded - {here}:
+        yield bad(
+            f"the tables were folded from topics of generation {max(folded)}, the topics are of generation {here}",
+            "the database is of another system, or from a dump made before partitions were grown: see TRIGGERS_POSTGRES__DSN",
+        )
+        return
     begins, ends = reach(client, places, settings.operating.check_timeout_s)
     for (topic, number), end in ends.items():
         at, begin = standing[topic, number], begins[topic, number]

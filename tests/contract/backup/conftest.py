@@ -12,12 +12,14 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from projections.offsets import fold_generation
 from runtime import migrations, topics
 from runtime.clock import SYSTEM
 from runtime.settings import Settings
-from schemas.topics import declared
+from schemas.topics import FIRST_GENERATION, declared
 from tests.backends import Servers, start_servers
 from tests.conftest import TEST_ENVIRONMENT
+from tests.contract.backup.growing import fill_small
 from tests.contract.backup.rig import fill, quiet
 from tests.contract.databases import empty_database
 from triggers.backup.save import Done, save
@@ -60,6 +62,13 @@ def target(environments: tuple[dict[str, str], dict[str, str]]) -> Iterator[Sett
     """Empty servers."""
     with emptied(settings_of(environments[1])) as settings:
         yield settings
+
+
+@pytest.fixture
+def small(target: Settings) -> Iterator[Settings]:
+    """A system of two partitions at rest. Its partitions may grow, so what this process folds is of the first generation again after it."""
+    yield fill_small(target)
+    fold_generation(FIRST_GENERATION)
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "TRIGGERS_REDIS__URL": settings.redis.url.get_secret_value(),
         "TRIGGERS_MASTER_KEYS": settings.master_keys.get_secret_value(),
         "TRIGGERS_DELIVERY__DELAYS_S": json.dumps(settings.delivery.delays_s),
+        "TRIGGERS_KAFKA__PARTITIONS": str(settings.kafka.partitions),
     }
 
 

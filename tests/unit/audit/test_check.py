@@ -30,7 +30,7 @@ RECORDS = [
 
 def written(records: list[Record] = RECORDS, *, every: int = 2, end: int = 20) -> list[bytes]:
     """The lines of a whole export."""
-    about = check.about(OWNER, "events.accepted", 2, 0)
+    about = check.about(OWNER, "events.accepted", 2, 1, 0)
     lines, state = [encode(about)], check.begin(about)
     for record in records:
         link = next_link(state.link, record.offset, record.timestamp_ms, record.key, record.headers, record.value)

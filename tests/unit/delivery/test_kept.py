@@ -19,7 +19,7 @@ GOLDEN = sorted((files("schemas") / "examples" / "events.ingested").iterdir(), k
 
 
 def through_the_inbox(event: Ingested) -> Ingested:
-    ((row,), _) = inbox.fold([(Record(7, 1, None, b"", ()), Accepted(v=1, ingested=Origin(3, 1), event=event))], -1)
+    ((row,), _) = inbox.fold(0, [(Record(7, 1, None, b"", ()), Accepted(v=1, ingested=Origin(3, 1), event=event))], -1)
     found = row._asdict()
     return kept.ingested(event.id, event.organization, event.mode, kept.Row(**{name: found[name] for name in kept.Row._fields}))
 

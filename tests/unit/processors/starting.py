@@ -13,6 +13,7 @@ from runtime import telemetry
 from runtime.clock import SYSTEM
 from runtime.lifecycle import StallGuard, stop_on_signals
 from runtime.settings import KafkaSettings, ProcessorSettings, Settings
+from schemas.topics import FIRST_GENERATION
 
 
 async def main(broker: str, folder: str) -> None:
@@ -21,7 +22,7 @@ async def main(broker: str, folder: str) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     guard = StallGuard(60)
-    await apps.run(apps.dedup_app(settings, guard), guard, SYSTEM, stop, 60)
+    await apps.run(apps.dedup_app(settings, guard, FIRST_GENERATION), guard, SYSTEM, stop, 60)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from projections import queries
+from projections import cursors, queries
+from projections.cursors import Position
 from projections.queries import Lost, Owner
 from projections.reading import Reading
 from runtime.clock import SYSTEM
@@ -100,3 +101,42 @@ async def test_what_is_below_the_mark_of_retention_is_said_to_be_no_longer_kept(
     with pytest.raises(ProblemError) as raised:
         await reading(World(None), monkeypatch, duplicate=True, mark=mark).event(OWNER, EVENT)
     assert raised.value.members.get("kept_from") == said
+
+
+@pytest.mark.parametrize(
+    ("after", "removed", "missed"),
+    [
+        # Of two generations the later comes behind the earlier, whatever the offsets and partitions are.
+        (Position(1, 5, 900), Position(2, 3, 4), True),
+        (Position(2, 3, 4), Position(1, 5, 900), False),
+        (Position(2, 3, 4), Position(2, 3, 4), False),
+        (Position(1, 5, 900), Position(1, 5, 901), True),
+        (Position(1, 9, -1), Position(1, 5, 0), True),  # where an inbox was empty, its cursors name the partition of now
+        (Position(1, 5, 900), None, False),
+    ],
+)
+async def test_a_gap_behind_a_cursor_is_told_of_once_also_across_topic_generations(
+    after: Position, removed: Position | None, missed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def page(*_: Any, **__: Any) -> queries.Page:
+        return queries.Page([], False, removed)
+
+    async def opened(*_: Any) -> list[Any]:
+        return []
+
+    bound = (*OWNER, "all", "")
+    ours = reading(World(None), monkeypatch, duplicate=False)
+    monkeypatch.setattr(queries, "page", page)
+    monkeypatch.setattr("projections.opening.page", opened)
+
+    async def ask(cursor: str) -> tuple[Any, str]:
+        found = await ours.page(OWNER, status="all", event_type=None, cursor=cursor, limit=10, wait_s=0)
+        return found["truncated"], found["next_cursor"]
+
+    told, following = await ask(cursors.encode(after, b"k", *bound))
+    if removed is None or not missed:
+        assert (told, cursors.decode(following, b"k", *bound)) == (None, after)
+    else:
+        assert told == {"first": after._replace(offset=after.offset + 1)._asdict(), "last": removed._asdict()}
+        assert cursors.decode(following, b"k", *bound) == removed
+    assert await ask(following) == (None, following)

@@ -15,7 +15,7 @@ from triggers.main import COMMANDS, app_for
 
 #: Libraries that take long to import or much to keep, and the commands that cannot do without one of them.
 HEAVY = ["fastapi", "sqlalchemy", "alembic", "jsonschema_rs"]
-NEEDING = {"migrate", "openapi", "rebuild", "doctor", "backup", "restore", "event-type"}
+NEEDING = {"migrate", "openapi", "rebuild", "doctor", "backup", "restore", "topics", "event-type"}
 
 
 def named(application: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Moving the log to topics with more partitions (ADR 17)."""
