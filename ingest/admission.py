@@ -275,8 +275,7 @@ class Admission:
 
     async def _append(self, caller: Caller, arrival: Arrival, event: Ingested, bounded: Bound) -> Admitted:
         """Append. What Redis is told afterwards is help for the next caller: not to have told it loses nothing, so nobody waits for it."""
-        if crashpoints.armed and arrival.name is not None:
-            crashpoints.reach("api.after_reserve")
+        reserved(arrival)
         try:
             with bounded(unknown):  # what was sent cannot be taken back
                 sent = self._appender.send(event.organization, codec.encode(event), record_headers(event, caller.context))
@@ -286,10 +285,21 @@ class Admission:
                 await self._let_go(arrival)
             raise
         if arrival.name is not None:
-            if crashpoints.armed:
-                crashpoints.reach("api.after_append")
+            appended()
             self._reservations.confirm(arrival.name, event.id, event.fingerprint, report.timestamp_ms, told)
         return Admitted(event, report)
+
+
+def reserved(arrival: Arrival) -> None:
+    """A place at which a test kills, on either way into the log: nothing was appended, and the key may be held."""
+    if crashpoints.armed and arrival.name is not None:
+        crashpoints.reach("api.after_reserve")
+
+
+def appended() -> None:
+    """The same for an event with a key that is in the log, of which Redis knows nothing yet."""
+    if crashpoints.armed:
+        crashpoints.reach("api.after_append")
 
 
 def told(was: bool) -> None:

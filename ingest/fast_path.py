@@ -15,7 +15,7 @@ from access.auth import Authenticator, Principal
 from access.http import Context, context_of
 from access.limits import Allowance, Limiter, rate_lines
 from ingest.accept import native
-from ingest.admission import SCOPE, Admitted, told
+from ingest.admission import SCOPE, Admitted, appended, reserved, told
 from ingest.append import Appender, unknown
 from ingest.arrivals import Arrival, arrival_of, record_headers
 from ingest.begun import BEGUN, Begun
@@ -25,7 +25,6 @@ from ingest.edge import log_append
 from ingest.formats import idempotency_key_of
 from ingest.idempotency import Reservation, Reservations
 from ingest.routes import PostEvents
-from runtime import crashpoints
 from runtime.clock import Clock
 from runtime.deadlines import Deadlines, Step
 from runtime.kafka import Report
@@ -178,8 +177,7 @@ class FastEvent(Begun):
 
     def _append(self) -> None:
         path, event = self._path, self.arrival.event
-        if crashpoints.armed and self.arrival.name is not None:
-            crashpoints.reach("api.after_reserve")
+        reserved(self.arrival)
         path.appender.post(event.organization, codec.encode(event), record_headers(event, self.context), self.reported)
         self._due = path.deadlines.add(self, self.deadline_s)
 
@@ -201,8 +199,7 @@ class FastEvent(Begun):
         path, event, name = self._path, self.arrival.event, self.arrival.name
         self.report = report
         if name is not None:
-            if crashpoints.armed:
-                crashpoints.reach("api.after_append")
+            appended()
             path.reservations.confirm(name, event.id, event.fingerprint, report.timestamp_ms, told)
         reply = path.endpoint.created(Admitted(event, report))
         if self.allowance is None or not self._cycle.answer(

@@ -89,7 +89,7 @@ def explain(
     except LogError as error:
         told.log = str(error)
     except KafkaException as error:
-        told.log = f"Kafka: {error.args[0].str()}"
+        told.log = f"Kafka: {error.args[0].str()}: is the broker up?"
     finally:
         if search is not None:
             told.spans = search.spans

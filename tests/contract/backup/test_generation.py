@@ -65,6 +65,8 @@ def test_a_restored_system_is_of_the_generation_it_was_and_its_tables_are_of_no_
         asyncio.run(begin_folding(target))
     assert fetch(target, "SELECT DISTINCT generation FROM projection_offsets") == [(LATER,)]
     assert rebuild(target, verify_only=True).equal  # a rebuild looks at the topics itself
+    several = target.rebuild.model_copy(update={"processes": 2, "process_records_min": 1})
+    assert rebuild(target.model_copy(update={"rebuild": several}), verify_only=True).equal  # and tells its other process
     again = save(target, tmp_path / "again", SYSTEM, quiet)
     assert again.manifest.generation == LATER
 
