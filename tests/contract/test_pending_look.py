@@ -14,11 +14,24 @@ from projections.queries import Owner
 from runtime.clock import SYSTEM
 from runtime.settings import Settings
 from schemas import codec, ids
-from schemas.codec import HEADER_EVENT_ID
+from schemas.codec import (
+    HEADER_EVENT_ID,
+    HEADER_REJECTED_DETAIL,
+    HEADER_REJECTED_OFFSET,
+    HEADER_REJECTED_PARTITION,
+    HEADER_REJECTED_REASON,
+    HEADER_REJECTED_TOPIC,
+)
 from schemas.events import SCHEMA_VERSION, Ingested
 from schemas.ids import EventId, OrganizationId
 from schemas.keys import partition_of, record_key
-from schemas.topics import EVENTS_INGESTED, EVENTS_REJECTED
+from schemas.topics import EVENTS_INGESTED, EVENTS_REJECTED, LIFECYCLE
+
+#: As the system's own records there have them, of an offset that no other test's record has: they share the topic.
+PARKED: list[tuple[str, str | bytes | None]] = [
+    (HEADER_REJECTED_TOPIC, LIFECYCLE.encode()), (HEADER_REJECTED_PARTITION, b"0"), (HEADER_REJECTED_OFFSET, b"999999999"),
+    (HEADER_REJECTED_REASON, b"malformed"), (HEADER_REJECTED_DETAIL, b"made by a test"),
+]  # fmt: skip
 
 
 def produce(settings: Settings, organization: OrganizationId, count: int) -> list[EventId]:
@@ -26,7 +39,9 @@ def produce(settings: Settings, organization: OrganizationId, count: int) -> lis
     key = record_key(organization)
     partition = partition_of(key, settings.kafka.partitions)
     producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
-    producer.produce(EVENTS_REJECTED, b"{}", key, partition)  # is read as well: once this is taken, so are questions about a new topic
+    producer.produce(
+        EVENTS_REJECTED, b"{}", key, partition, headers=PARKED
+    )  # is read as well: once this is taken, so are questions about a new topic
     for event_id in made:
         event = Ingested(
             v=SCHEMA_VERSION, id=event_id, organization=organization, mode="live", type="order.paid", received_at_ms=SYSTEM.now_ms(),
