@@ -42,11 +42,7 @@ def deduplicated(bench: Rig, count: int, *, organizations: int = records.ORGANIZ
     kafka = bench.system.settings.kafka
     records.ingested(kafka, records.events(count, records.organizations(organizations)))
     accepted = records.end_of(kafka, EVENTS_ACCEPTED)
-    if stock:
-        argv = [sys.executable, "-m", "benchmarks.comparators.stock_faust", str(bench.folder / "stock")]
-        bench.system.supervisor.start("dedup", argv, env=bench.system.environment, log_path=bench.folder / "stock.log")
-    else:
-        bench.system.start_process("dedup", PROCESSES["dedup"])
+    start(bench, stock=stock)
     until(lambda: accepted() > 0, _TIMEOUT_S, "the first accepted record", 0.01)
     begun, began_s, before_s = accepted(), time.monotonic(), bench.cpu_s("dedup")
     until(lambda: accepted() >= count, _TIMEOUT_S, "the last accepted record", 0.05)
@@ -57,6 +53,15 @@ def deduplicated(bench: Rig, count: int, *, organizations: int = records.ORGANIZ
     found = Deduplicated(done / took_s, 1e6 * cpu_s / done)
     print(f"{'stock Faust' if stock else 'ours'}: {found.per_s:,.0f}/s, {found.cpu_us:.1f} us of CPU an event", flush=True)
     return found
+
+
+def start(bench: Rig, *, stock: bool) -> None:
+    """One dedup process, ours or the same on stock Faust, under the name `dedup`."""
+    if not stock:
+        bench.system.start_process("dedup", PROCESSES["dedup"])
+        return
+    argv = [sys.executable, "-m", "benchmarks.comparators.stock_faust", str(bench.folder / "stock")]
+    bench.system.supervisor.start("dedup", argv, env=bench.system.environment, log_path=bench.folder / "stock.log")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.cimpl import NewTopic
 
 from benchmarks import records
+from benchmarks.dedup import start
 from benchmarks.results import Figure, report
 from benchmarks.rig import Rig, rig
 from processors.dedup import Marker, encode_marker
 from runtime.topics import admin
 from schemas import ids, keys
 from schemas.topics import DEDUP_CHANGELOG, EVENTS_ACCEPTED
-from triggers.system import PROCESSES, until
+from triggers.system import until
 
 _TIMEOUT_S = 900.0
 _STOCK_CHANGELOG = "stock-stock-seen-changelog"
@@ -49,11 +50,7 @@ def first_event_s(bench: Rig, stock: bool, what: str) -> float:
     accepted = records.end_of(kafka, EVENTS_ACCEPTED)
     records.ingested(kafka, records.events(1, records.organizations()))
     began_s = time.monotonic()
-    if stock:
-        argv = [sys.executable, "-m", "benchmarks.comparators.stock_faust", str(bench.folder / "stock")]
-        bench.system.supervisor.start("dedup", argv, env=bench.system.environment, log_path=bench.folder / "stock.log")
-    else:
-        bench.system.start_process("dedup", PROCESSES["dedup"])
+    start(bench, stock=stock)
     until(lambda: accepted() > 0, _TIMEOUT_S, "the first accepted record", 0.02)
     took_s = time.monotonic() - began_s
     assert bench.system.supervisor.restart_count("dedup") == 0

@@ -17,7 +17,7 @@ from processors.dedup import Marker, decode_marker, newer
 from processors.rebuild import accepted_markers, read, reader, write_markers
 from runtime.clock import Clock
 from runtime.settings import Settings
-from runtime.topics import admin
+from runtime.topics import admin, members
 from schemas.events import SCHEMA_VERSION
 from schemas.ids import EventId
 from schemas.topics import DEDUP_APP, DEDUP_CHANGELOG, EVENTS_INGESTED
@@ -125,10 +125,9 @@ def corrections(wanted: Mapping[bytes, Marker], unfounded: Mapping[bytes, Marker
 
 def _refuse_workers(settings: Settings) -> None:
     client = admin(settings.kafka)  # kept until the answer is there: a client that is gone never answers
-    members = client.describe_consumer_groups([DEDUP_APP], request_timeout=_REQUEST_TIMEOUT_S)[DEDUP_APP].result(_REQUEST_TIMEOUT_S).members
-    if members:
+    if count := members(client, [DEDUP_APP])[DEDUP_APP]:
         raise TableError(
-            f"{len(members)} dedup workers are running, and would not read what is written: stop `triggers process dedup` everywhere (one "
+            f"{count} dedup workers are running, and would not read what is written: stop `triggers process dedup` everywhere (one "
             f"that was killed leaves after {settings.kafka.session_timeout_s:g} s), or compare with --verify-only"
         )
 

@@ -56,6 +56,12 @@ def generation(client: AdminClient, timeout_s: float = _REQUEST_TIMEOUT_S) -> in
     return generation_of(client.list_topics(timeout=timeout_s).topics)
 
 
+def members(client: AdminClient, groups: Sequence[str]) -> dict[str, int]:
+    """How many workers each group has. Raises `confluent_kafka.KafkaException`."""
+    answers = client.describe_consumer_groups(list(groups), request_timeout=_REQUEST_TIMEOUT_S) if groups else {}
+    return {group: len(answer.result(_REQUEST_TIMEOUT_S).members) for group, answer in answers.items()}
+
+
 def ends(client: AdminClient, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
     """Where each (topic, partition) ends, by one request to each broker. Raises `confluent_kafka.KafkaException`."""
     return _offsets(client, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from ingest.append import Appender
 from processors.outputs import Outputs
-from runtime.kafka import AppendError, Bus
+from runtime.kafka import AppendError, Bus, Report
 from runtime.settings import KafkaSettings, Settings
 from schemas.ids import OrganizationId
 from schemas.problems import ProblemError
@@ -59,6 +59,33 @@ async def test_a_producer_that_failed_for_good_says_so_and_refuses_what_comes_af
     assert caught.value.outcome == "not_appended"
     await bus.stop()
     assert len(reasons) == 1
+
+
+@pytest.mark.parametrize("ending", ["flush", "stop"])
+async def test_what_was_posted_is_waited_for_and_told_once(ending: str, settings: Settings) -> None:
+    bus = Bus(settings.kafka, client_id="test", linger_ms=300)
+    await bus.start()
+    reports: list[Report | AppendError] = []
+    for _ in range(3):
+        bus.post(TOPIC, b"v", b"k", (), reports.append)
+    assert (bus.outstanding, reports) == (3, [])
+    await getattr(bus, ending)()
+    assert bus.outstanding == 0
+    offsets = [one.offset for one in reports if isinstance(one, Report)]
+    assert offsets == [*range(offsets[0], offsets[0] + 3)]
+    await bus.stop()
+
+
+async def test_what_was_posted_when_it_failed_is_told_as_unknown(settings: Settings) -> None:
+    bus = Bus(settings.kafka, client_id="test", linger_ms=4_000, on_fatal=lambda _: None)
+    await bus.start()
+    reports: list[Report | AppendError] = []
+    bus.post(TOPIC, b"v", b"k", (), reports.append)
+    assert bus._producer is not None
+    fail_for_good(bus._producer)
+    await bus.stop()
+    assert [one.outcome for one in reports if isinstance(one, AppendError)] == ["unknown"]
+    assert len(reports) == 1
 
 
 async def test_what_was_under_way_when_it_failed_is_answered_as_unknown(settings: Settings) -> None:

@@ -135,12 +135,8 @@ class Target:
                     )
 
     def _no_members(self, manifest: Manifest) -> None:
-        groups = sorted({one.group for one in manifest.committed})
-        if not groups:
-            return
-        answers = self._client.describe_consumer_groups(groups, request_timeout=_REQUEST_TIMEOUT_S)
-        for group, answer in answers.items():
-            if count := len(answer.result(_REQUEST_TIMEOUT_S).members):
+        for group, count in topics.members(self._client, sorted({one.group for one in manifest.committed})).items():
+            if count:
                 raise NotEmpty(
                     f"{count} workers of {group} are running: stop all processes (one that was killed leaves after "
                     f"{self._settings.kafka.session_timeout_s:g} s)"

@@ -91,9 +91,8 @@ class Hold:
     def nobody(self) -> None:
         """Raises `NotReady` while a group has members or a process of ours is connected to Postgres."""
         groups = sorted({group for topic in declared(self._settings.delivery.delays_s) for group in topic.groups})
-        answers = self._client.describe_consumer_groups(groups, request_timeout=_REQUEST_TIMEOUT_S)
-        for group, answer in answers.items():
-            if count := len(answer.result(_REQUEST_TIMEOUT_S).members):
+        for group, count in topics.members(self._client, groups).items():
+            if count:
                 raise NotReady(
                     f"{count} workers of {group} are running: stop every process (one that was killed leaves after "
                     f"{self._settings.kafka.session_timeout_s:g} s)"
