@@ -26,6 +26,8 @@ _DRAIN_TIMEOUT_S = 600.0
 _REQUEST_TIMEOUT_S = 10.0
 #: Event ids looked for in one statement, well within the time a statement gets.
 _IDS_AT_ONCE = 5_000
+#: Joined, not `= ANY`: a prepared statement compares each row with each id of an array it does not know yet.
+_FOUND = "SELECT count(*) FROM folds.inbox JOIN unnest(%s::text[]) AS wanted (event_id) USING (event_id)"
 
 
 class Rig:
@@ -101,7 +103,7 @@ class Rig:
 
             def all_found() -> bool:
                 while parts:
-                    row = connection.execute("SELECT count(*) FROM folds.inbox WHERE event_id = ANY(%s)", (parts[-1],)).fetchone()
+                    row = connection.execute(_FOUND, (parts[-1],)).fetchone()
                     if row is None or int(row[0]) != len(parts[-1]):
                         return False
                     parts.pop()
