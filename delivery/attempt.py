@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from access import egress
@@ -45,14 +46,29 @@ class Result(NamedTuple):
     retry_after: str | None = None
 
 
+class _Content(aiohttp.BytesPayload):
+    """A request's body. aiohttp keeps the head back until it is written."""
+
+    def __init__(self, value: bytes, may_write: Callable[[], None]) -> None:
+        super().__init__(value)
+        self._may_write = may_write
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._may_write()
+        await super().write_with_length(writer, content_length)
+
+
 class Sender:
     """The one HTTP client of a worker: no cookies, no proxy or credentials from the environment, answers taken as they come.
 
     Open while the `async with` lasts. Making one raises `OSError` for certificate authorities that cannot be read.
     """
 
-    def __init__(self, settings: Settings, lookup: Lookup = system_lookup) -> None:
+    def __init__(self, settings: Settings, lookup: Lookup = system_lookup, *, may_write: Callable[[], None] = lambda: None) -> None:
+        """`may_write` is called right before the first byte of a request is written, and raises, or ends the process, where none may be:
+        looking up a name, connecting and waiting for the loop take long enough to be replaced meanwhile."""
         self._settings = settings.delivery
+        self._may_write = may_write
         self._rules = egress.rules(settings)
         self._deadlines = Deadlines()
         self._read_url = lru_cache(_URLS_MAX)(lambda url: egress.read_url(url, self._rules))
@@ -96,7 +112,8 @@ class Sender:
                 named: dict[str, Any] = {}
                 if self._proxy is not None:
                     target, headers, named = await self._by_address(target, headers)
-                async with self._client.post(target, data=content, headers=headers, allow_redirects=False, **named) as answer:
+                body = _Content(content, self._may_write)
+                async with self._client.post(target, data=body, headers=headers, allow_redirects=False, **named) as answer:
                     kept = await self._read(answer)
                     status, retry_after = answer.status, answer.headers.get("Retry-After")
             return Result(status, None if 200 <= status <= 299 else "status", kept, retry_after)

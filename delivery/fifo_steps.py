@@ -57,10 +57,6 @@ class Steps(Deliveries):
     def _settled(self, task: Task) -> None:
         """Only with the position, which the runner writes; it looks at the attempt before that."""
 
-    async def _post(self, task: Task) -> Attempted:
-        self._context.guard.check()  # a worker that stood still while it waited must not post what another has long gone past
-        return await super()._post(task)
-
     async def _journalled(self, task: Task, made: Attempted) -> None:
         if made.error == "endpoint_disabled":
             raise Disabled

@@ -61,7 +61,7 @@ class DeliveryWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         await self._bus.start()
-        async with attempt.Sender(self._settings) as sender:
+        async with attempt.Sender(self._settings, may_write=self._guard.check) as sender:
             self._context = Context(
                 self._settings, self._clock, self._bus, self._endpoints, sender, self._guard, self._delays, self._name, self._missed,
                 self._replays, self._opening,

@@ -27,7 +27,7 @@ _RESTORING_HERE: Final = "SELECT FROM pg_namespace WHERE starts_with(nspname::te
 
 
 class HeldBack(psycopg.OperationalError):
-    """A restore fills the database: a pool gets no connection until it is done, as if the server were away."""
+    """A restore fills the database: there is no connection until it is done, as if the server were away."""
 
 
 async def _whole(connection: AsyncConnection[Any]) -> None:
@@ -104,7 +104,20 @@ def thread_pool(settings: PostgresSettings, *, search_path: str, application: st
     )
 
 
-def connect(settings: PostgresSettings, *, search_path: str = CONTROL_SCHEMA, application: str) -> Connection[tuple[Any, ...]]:
-    """One connection for a command line. Raises `psycopg.OperationalError`, and `ValueError` as `connection_arguments`."""
+def connect(
+    settings: PostgresSettings, *, search_path: str = CONTROL_SCHEMA, application: str, restoring: bool = False
+) -> Connection[tuple[Any, ...]]:
+    """One connection for a command line. `restoring`: also while a restore fills the database, for who knows what to make of that.
+
+    Raises `psycopg.OperationalError` (`HeldBack` is one), and `ValueError` as `connection_arguments`.
+    """
     arguments = connection_arguments(settings, search_path=search_path, application=application)
-    return psycopg.connect(arguments.pop("conninfo"), **arguments)
+    connection = psycopg.connect(arguments.pop("conninfo"), **arguments)
+    if not restoring:
+        try:
+            _whole_here(connection)
+            connection.rollback()
+        except psycopg.Error:
+            connection.close()
+            raise
+    return connection

@@ -39,12 +39,12 @@ def tell_log(settings: Settings, record: Erased) -> None:
         raise RuntimeError(f"the log did not confirm the erasure ({error.detail}), so {erasure.UNCONFIRMED}: do it again") from error
 
 
-def reapply(settings: Settings, progress: Progress) -> int:
+def reapply(settings: Settings, progress: Progress, *, restoring: bool = False) -> int:
     """Carry out every erasure on `lifecycle` again; returns how many keys were there. After a restore of the control plane they may be.
 
-    Raises as `projections.scan.scan`, and `psycopg.Error`.
+    `restoring`: within that restore. Raises as `projections.scan.scan`, and `psycopg.Error`.
     """
-    with connect(settings.postgres, application="erasure") as connection:
+    with connect(settings.postgres, application="erasure", restoring=restoring) as connection:
         connection.autocommit = True
         return _reapply(settings, connection, progress)
 

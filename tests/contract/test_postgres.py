@@ -10,7 +10,7 @@ import psycopg_pool
 import pytest
 from pydantic import SecretStr
 
-from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, RESTORING_SCHEMA, connect, pool, thread_pool
+from runtime.postgres import CONTROL_SCHEMA, FOLDS_SCHEMA, RESTORING_SCHEMA, HeldBack, connect, pool, thread_pool
 from runtime.settings import PostgresSettings, Settings
 from tests.contract.databases import empty_database
 
@@ -57,7 +57,7 @@ async def test_an_exhausted_pool_is_waited_for_with_a_limit(settings: Settings) 
         assert time.monotonic() - began_s < 2
 
 
-async def test_no_pool_gets_a_connection_to_a_database_that_a_restore_is_filling(settings: Settings) -> None:
+async def test_nothing_gets_a_connection_to_a_database_that_a_restore_is_filling(settings: Settings) -> None:
     with empty_database(settings.postgres) as made, connect(made, application="test") as admin:
         admin.autocommit = True
         hasty = made.model_copy(update={"connect_timeout_s": 0.5})
@@ -70,6 +70,9 @@ async def test_no_pool_gets_a_connection_to_a_database_that_a_restore_is_filling
             with pytest.raises(psycopg_pool.PoolTimeout):
                 threads.getconn()
         threads.close()
+        with pytest.raises(HeldBack):
+            connect(made, application="test")
+        connect(made, application="test", restoring=True).close()
         admin.execute(f"DROP SCHEMA {RESTORING_SCHEMA}x".encode())
         async with pool(made, search_path=FOLDS_SCHEMA, application="probe") as connections, connections.connection() as connection:
             await connection.execute("SELECT 1")

@@ -196,7 +196,8 @@ class _Restore:
         actor = audit.command_line_actor()
         asyncio.run(refill(self._settings, counts, self._clock, self._report, actor=actor))
         reach("restore.after_folds")
-        reapply(self._settings, _quietly)  # what was erased between the backup's control plane and the end of its log stays erased
+        # What was erased between the backup's control plane and the end of its log stays erased.
+        reapply(self._settings, _quietly, restoring=True)
         with control.session(postgres) as connection:
             audit.record(
                 connection, actor=actor, action="backup.restored", organization=None, target=self._done.digest,

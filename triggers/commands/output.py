@@ -18,7 +18,7 @@ from pydantic_settings import SettingsError
 from access.organizations import NotPossible, NotThere
 from access.secrets import KeyringError
 from runtime.lifecycle import Unavailable
-from runtime.postgres import connect
+from runtime.postgres import HeldBack, connect
 from runtime.settings import Settings
 from runtime.topics import TopicMismatch
 from triggers.devstack.server import ServerError
@@ -100,6 +100,8 @@ def explained() -> Iterator[None]:
         raise fail(f"{error}: check the TRIGGERS_ environment") from None
     except ValueError as error:
         raise fail(str(error)) from None
+    except HeldBack as error:
+        raise fail(f"{error}: run `triggers restore` or `triggers topics grow`, whichever was begun, to its end") from None
     except _refusals() as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         raise fail(f"PostgreSQL refused or did not answer ({reason}): is it running, and is TRIGGERS_POSTGRES__DSN right?") from None

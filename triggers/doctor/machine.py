@@ -27,7 +27,7 @@ _FREE_BYTES_MIN: Final = 1 << 30
 
 
 def clock_of_postgres(settings: Settings) -> Iterator[Said]:
-    with connect(settings.postgres, application="doctor") as connection:
+    with connect(settings.postgres, application="doctor", restoring=True) as connection:
 
         def ask() -> float:
             row = connection.execute(load("triggers", "doctor_clock")).fetchone()

@@ -28,7 +28,7 @@ _UNLIMITED: Final = 0
 
 
 def postgres(settings: Settings) -> Iterator[Said]:
-    with connect(settings.postgres, application="doctor") as connection:
+    with connect(settings.postgres, application="doctor", restoring=True) as connection:
         connection.autocommit = True
         version, recovering, *durability = _one(connection, "doctor_server")
         if recovering:
@@ -65,7 +65,7 @@ def _room(connection: Connection[Any], settings: Settings) -> Iterator[Said]:
 def folds(settings: Settings) -> Iterator[Said]:
     """Where Postgres stands in each topic: that decides where the `project` processor goes on, not its group's offsets."""
     places = [(fold.topic, number) for fold in FOLDS for number in range(settings.kafka.partitions)]
-    with connect(settings.postgres, search_path=FOLDS_SCHEMA, application="doctor") as connection:
+    with connect(settings.postgres, search_path=FOLDS_SCHEMA, application="doctor", restoring=True) as connection:
         standing, folded = {}, set()
         for topic, number in places:
             row = connection.execute(load("projections", "standing"), (topic, number)).fetchone()

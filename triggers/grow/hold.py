@@ -97,7 +97,7 @@ class Hold:
                     f"{count} workers of {group} are running: stop every process (one that was killed leaves after "
                     f"{self._settings.kafka.session_timeout_s:g} s)"
                 )
-        with connect(self._settings.postgres, application="cli") as connection:
+        with connect(self._settings.postgres, application="cli", restoring=True) as connection:
             found = connection.execute(load("triggers", "connected"), (list(PROCESSES),)).fetchall()
         if commands := sorted({PROCESSES[name] for (name,) in found}):
             raise NotReady(f"connected to Postgres: {', '.join(f'`{one}`' for one in commands)}. Stop every process")
@@ -105,7 +105,7 @@ class Hold:
     def nothing_waits(self, ends: Mapping[Place, int]) -> None:
         """Raises `NotReady` for what has not been folded, and for retries that would stay behind. `ends`: of all topics."""
         left = 0
-        with connect(self._settings.postgres, search_path=FOLDS_SCHEMA, application="cli") as connection:
+        with connect(self._settings.postgres, search_path=FOLDS_SCHEMA, application="cli", restoring=True) as connection:
             for topic in (fold.topic for fold in FOLDS):
                 for number in range(self._settings.kafka.partitions):
                     row = connection.execute(load("projections", "standing"), (topic, number)).fetchone()

@@ -76,6 +76,21 @@ async def attempt(behaviour: Behaviour) -> tuple[Result, float]:
         return result, time.monotonic() - began
 
 
+async def test_a_worker_that_may_not_write_any_more_sends_no_byte_of_a_request() -> None:
+    looks = 0
+
+    def replaced() -> None:
+        nonlocal looks
+        looks += 1
+        raise RuntimeError("another has its partitions")
+
+    async with receiver(says(OK)) as made:
+        async with Sender(settings(), may_write=replaced) as sender:
+            result = await sender.post(made.url, b'{"id":"evt_1"}', {})
+        assert (looks, made.connections, result.status) == (1, 1, None)
+        assert made.heads == []
+
+
 @pytest.mark.parametrize("behaviour", SLOW.values(), ids=SLOW.keys())
 async def test_a_slow_receiver_is_given_up_at_the_deadline(behaviour: Behaviour) -> None:
     result, took_s = await attempt(behaviour)
