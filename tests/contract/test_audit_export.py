@@ -41,7 +41,7 @@ def neighbours(settings: Settings) -> list[OrganizationId]:
 
 def produce(settings: Settings, organizations: Sequence[OrganizationId], events: int) -> list[tuple[bytes, bytes]]:
     """Records by turns; what the first organization has of them."""
-    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "partitioner": "murmur2"})
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "partitioner": "murmur2", "enable.idempotence": True})
     mine: list[tuple[bytes, bytes]] = []
     for number in range(events):
         organization = organizations[number % len(organizations)]

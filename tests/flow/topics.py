@@ -39,7 +39,7 @@ def read_topic(settings: Settings, name: str) -> list[Record]:
 
 def write_records(settings: Settings, name: str, records: Sequence[tuple[bytes | None, bytes | None, int]]) -> None:
     """(key, value, partition) straight to a topic, as no process of ours would."""
-    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "enable.idempotence": True})
     for key, value, partition in records:
         producer.produce(name, value, key, partition)
     assert producer.flush(20) == 0

@@ -48,6 +48,15 @@ class Move(NamedTuple):
             raise NotMoved(f"a record names {topic}[{old.partition}]@{old.offset}, which is not in the log")
         return found
 
+    def origin(self, organization: OrganizationId, old: Place) -> int:
+        """Offset of the ingested record that one of `organization` in the same partition names. Raises `NotMoved` for another's, too."""
+        found = self.exact(EVENTS_INGESTED, old)
+        if found.partition != self.sides(organization)[1]:
+            raise NotMoved(
+                f"a record of {organization} names {EVENTS_INGESTED}[{old.partition}]@{old.offset}, which is another organization's"
+            )
+        return found.offset
+
     def not_below(self, topic: str, organization: OrganizationId, offset: int) -> int:
         """The bound from which on the records of an organization are those that were from `offset` on."""
         source, target = self.sides(organization)
@@ -71,11 +80,11 @@ def accepted(move: Move, value: bytes | None, old: Place) -> bytes | None:
         record = codec.accepted.decode(value)
     except CodecError:
         return value
-    origin = move.exact(EVENTS_INGESTED, Place(old.partition, record.ingested.offset))
+    origin = move.origin(record.event.organization, Place(old.partition, record.ingested.offset))
     first = record.first or First(
         generation=move.generation, partition=old.partition, offset=old.offset, ingested_offset=record.ingested.offset
     )
-    return _edited(value, ingested=Origin(origin.offset, record.ingested.appended_at_ms), first=first)
+    return _edited(value, ingested=Origin(origin, record.ingested.appended_at_ms), first=first)
 
 
 def duplicate(move: Move, value: bytes | None, old: Place) -> bytes | None:
@@ -84,8 +93,8 @@ def duplicate(move: Move, value: bytes | None, old: Place) -> bytes | None:
         record = codec.duplicate.decode(value)
     except CodecError:
         return value
-    origin = move.exact(EVENTS_INGESTED, Place(old.partition, record.ingested.offset))
-    return _edited(value, ingested=Origin(origin.offset, record.ingested.appended_at_ms))
+    origin = move.origin(record.organization, Place(old.partition, record.ingested.offset))
+    return _edited(value, ingested=Origin(origin, record.ingested.appended_at_ms))
 
 
 def journal(move: Move, value: bytes | None) -> bytes | None:

@@ -56,7 +56,8 @@ def fill_small(target: Settings) -> Settings:
     topics.ensure(settings.kafka, settings.delivery.delays_s)
     tenant = make_tenant(settings, "grown")
     make_endpoint(settings, tenant.organization, "http://localhost:9/grown")
-    plain = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    # Without idempotence a batch that is sent again comes behind later ones, and then the log is none that we could have written.
+    plain = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "enable.idempotence": True})
     for (topic, partition), records in log(SYSTEM.now_ms() - AGE_MS).items():
         for one in records:
             plain.produce(topic, one.value, one.key, partition, timestamp=one.timestamp_ms, headers=list(one.headers))

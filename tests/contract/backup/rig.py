@@ -62,7 +62,7 @@ def fill(settings: Settings) -> None:
     Corpus(settings, organizations=12).produce(EVENTS)
     first = settings.delivery.delays_s[0]
     old_ms = SYSTEM.now_ms() - OLD_MS
-    plain = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    plain = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "enable.idempotence": True})
     for number in range(100):
         partition = number % settings.kafka.partitions
         all_headers: list[tuple[str, str | bytes | None]] = [("a", b"\xff\x00"), ("a", None), ("é", "é".encode())]

@@ -30,7 +30,7 @@ class Corpus:
         self._producer = Producer(
             {
                 "bootstrap.servers": settings.kafka.bootstrap_servers, "linger.ms": 20, "partitioner": "murmur2",
-                "queue.buffering.max.messages": 1_000_000,
+                "queue.buffering.max.messages": 1_000_000, "enable.idempotence": True,
             }
         )  # fmt: skip
         self._random = random.Random(seed)

@@ -20,7 +20,7 @@ FIRST_MS = 1_700_000_000_000
 
 
 def move(settings: Settings, organization: OrganizationId, before_ms: int) -> None:
-    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "partitioner": "murmur2"})
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "partitioner": "murmur2", "enable.idempotence": True})
     for mode in MODES:
         moved = RetentionMoved(v=1, organization=organization, mode=mode, before_ms=before_ms, actor="tests", at_ms=FIRST_MS)
         producer.produce(LIFECYCLE, codec.encode(moved), keys.record_key(organization))

@@ -82,7 +82,7 @@ class Traffic:
 def ack_as_the_api(settings: Settings, organization: str, mode: str, event_id: str) -> None:
     """Record first, then the row under the partition's lock; one that cannot be had in time is left to the fold (`projections.reading`)."""
     reports: list[Message] = []
-    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "partitioner": "murmur2"})
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "partitioner": "murmur2", "enable.idempotence": True})
     ack = Ack(v=1, organization=OrganizationId(organization), mode="live" if mode == "live" else "test", ids=[EventId(event_id)])
     producer.produce(INBOX_ACKS, codec.encode(ack), record_key(ack.organization), on_delivery=lambda _, message: reports.append(message))
     assert producer.flush(20) == 0

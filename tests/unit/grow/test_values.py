@@ -71,16 +71,19 @@ def test_an_accepted_record_says_where_it_was_first_and_keeps_every_other_byte(m
     record = codec.accepted.decode(moved)
     assert record.ingested == Origin(1, 77)
     assert record.first == First(generation=4, partition=SOURCE, offset=8, ingested_offset=5)
-    once_more = values.accepted(move._replace(generation=5), values.accepted(move, value, Place(SOURCE, 8)), Place(SOURCE, 2))
+    with pytest.raises(NotMoved, match=r"events.ingested\[.\]@1, which is another organization's"):
+        values.accepted(move, codec.encode_accepted(ingested, 1, 77), Place(SOURCE, 8))
+    once_more = values.accepted(move._replace(generation=5), moved.replace(b'"offset":1', b'"offset":5', 1), Place(SOURCE, 2))
     with pytest.raises(NotMoved, match=r"events.ingested\[.\]@1000"):
         values.accepted(move, codec.encode_accepted(ingested, 1_000, 77), Place(SOURCE, 8))
-    # Its ingested offset is 1 now, where somebody else's record was; the place it was first at stays.
+    # The place it was first at stays.
     assert codec.accepted.decode(once_more).first == record.first
 
 
 def test_an_envelope_stays_byte_for_byte(move: Move) -> None:
     """Its ciphertext is bound to organization, mode and event, which stay."""
     value = (Path(schemas.__file__).parent / "examples" / EVENTS_ACCEPTED / "encrypted.json").read_bytes()
+    value = value.replace(codec.accepted.decode(value).event.organization.encode(), OURS.encode())
     record = codec.accepted.decode(value)
     spaced = bytes(record.event.payload).replace(b",", b" ,\n")
     value = value.replace(bytes(record.event.payload), spaced).replace(b'"offset":41', b'"offset":5')
