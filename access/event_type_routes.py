@@ -22,6 +22,9 @@ from schemas import problems
 from schemas.events import EVENT_TYPE_CHARS_MAX, EVENT_TYPE_PATTERN
 from schemas.problems import ProblemError
 
+#: Text that PostgreSQL can hold.
+_TEXT: Final = r"^[^\x00]*$"
+
 NamePath = Annotated[str, Path(description="The type's name, as events carry it.")]
 NewNamePath = Annotated[
     str,
@@ -67,10 +70,12 @@ def router(pool: ThreadPool, authenticate: Authenticate, tell_caches: TellCaches
     async def listed(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=event_types.PAGE_MAX, description="Types of a page.")] = 100,
-        after: Annotated[str, Query(max_length=256, description="The last name of the page before: `next` of its answer.")] = "",
+        after: Annotated[
+            str, Query(max_length=256, pattern=_TEXT, description="The last name of the page before: `next` of its answer.")
+        ] = "",
     ) -> Response:
         owner, _ = await desk.reader(request)
-        page, more = await desk.run(lambda connection: event_types.list_page(connection, owner, after=_text(after), limit=limit))
+        page, more = await desk.run(lambda connection: event_types.list_page(connection, owner, after=after, limit=limit))
         document = {"event_types": [_shown(one, schema=False) for one in page], "next": page[-1].type if more else None}
         return desk.answer(request, 200, document)
 
