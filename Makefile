@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Files of tests run side by side, each process with servers of its own: most tests wait most of the time. The long crash rounds wait less.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 VERIFY_PROCESSES ?= 2
 PYTEST := $(BIN)/pytest -q --dist loadfile --no-loadscope-reorder
 
