@@ -5,10 +5,9 @@ BIN := $(VENV)/bin
 # Hash-pinned; nothing here or in the requirements names a package index, so whatever pip is set up with is used.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# Files of tests run side by side, each process with servers of its own: most tests wait most of the time. The long crash rounds wait less.
+# Files of tests run side by side, each process with servers of its own: most tests wait most of the time.
 TEST_PROCESSES ?= 2
-VERIFY_PROCESSES ?= 2
-PYTEST := $(BIN)/pytest -q --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test verify smoke lint format openapi bench fuzz clean setup-local setup-dev requirements
 
@@ -28,10 +27,10 @@ smoke: setup-local
 	@$(BIN)/triggers smoke
 
 test: setup-dev
-	@$(PYTEST) -n $(TEST_PROCESSES) -m "not verify" --durations=10
+	@$(PYTEST) -m "not verify" --durations=10
 
 verify: lint
-	@$(PYTEST) -n $(VERIFY_PROCESSES) --durations=20
+	@$(PYTEST) --durations=20
 	@$(MAKE) --no-print-directory fuzz SECONDS=30
 
 lint: setup-dev
